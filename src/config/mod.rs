@@ -1,0 +1,380 @@
+//! The plan file as the user wrote it. Knows the words, not what follows from them: no defaults that
+//! depend on each other, no network, no environment.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::duration::HumanDuration;
+use crate::load::{ArrivalProcess, Load};
+use crate::sim::Preset;
+use crate::slo::Slo;
+use crate::wire::{BackendKind, ProtocolKind};
+use crate::workload::DatasetKind;
+
+mod error;
+
+pub use error::ConfigError;
+
+/// A whole plan file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Decides every draw of the plan; 0 unless set.
+    pub seed: Option<u64>,
+    /// Folder of the results; `results` unless set.
+    pub results: Option<PathBuf>,
+    /// Settings of every case.
+    #[serde(default)]
+    pub defaults: Settings,
+    /// The servers.
+    #[serde(default)]
+    pub backend: Vec<Backend>,
+    /// What is sent.
+    #[serde(default)]
+    pub workload: Vec<Workload>,
+    /// Which backends, models, workloads and loads are multiplied into cases.
+    #[serde(default)]
+    pub bench: Vec<Bench>,
+    /// Settings of the cases that a glob selects; later ones win.
+    #[serde(default)]
+    pub r#override: Vec<Override>,
+}
+
+/// A server, or the embedded engine.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// First part of the case names.
+    pub name: Spanned<String>,
+    /// What speaks there.
+    pub kind: Spanned<BackendKind>,
+    /// Root of the server's API; `${VARIABLE}` is replaced from the environment.
+    pub base_url: Option<Spanned<String>>,
+    /// Path below the base URL; by kind unless set.
+    pub endpoint: Option<Spanned<String>>,
+    /// The models to measure.
+    pub models: Option<Vec<Spanned<Model>>>,
+    /// Headers sent with every request. `${VARIABLE}` is replaced from the environment.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Spanned<String>>,
+    /// Name of the environment variable that holds the API key.
+    pub api_key_env: Option<String>,
+    /// Fields added to every request body; they win over ours.
+    #[serde(default)]
+    pub extra_body: BTreeMap<String, toml::Value>,
+    /// Whether usage counts are asked for by `stream_options`.
+    pub stream_options: Option<StreamOptions>,
+    /// Whether answers are kept from ending before their length; by kind unless set.
+    pub ignore_eos: Option<bool>,
+    /// Whether `min_tokens` is sent, equal to the length.
+    pub min_tokens: Option<bool>,
+    /// How long a connection may take to open.
+    pub connect_timeout: Option<HumanDuration>,
+    /// A missing server fails its cases instead of having them ignored.
+    pub require_server: Option<bool>,
+    /// Of a `sim`: which wire protocol it speaks.
+    pub protocol: Option<Spanned<ProtocolKind>>,
+    /// Of a `sim`: which deployment it resembles.
+    pub preset: Option<Spanned<Preset>>,
+    /// Of a `sim`: single figures that differ from the preset.
+    pub engine: Option<Spanned<Engine>>,
+}
+
+/// A model by its ID, or with more to say about it.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What the server calls it.
+    pub id: String,
+    /// What the case names call it; the last part of the ID unless set.
+    pub alias: Option<String>,
+    /// Its tokenizer on this machine.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// Whether `stream_options` is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamOptions {
+    /// Sent unless the server refuses it before the run.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Figures of the embedded engine.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    /// Sequences that run at once.
+    pub max_batch: Option<NonZeroUsize>,
+    /// Prompt tokens a second.
+    pub prefill_tokens_per_s: Option<f64>,
+    /// Fixed part of a decode step, ms.
+    pub decode_base_ms: Option<f64>,
+    /// Part of a decode step for each running sequence, ms.
+    pub decode_per_sequence_ms: Option<f64>,
+    /// KV-cache, tokens.
+    pub kv_cache_tokens: Option<u64>,
+    /// Spread of the step times: 0.05 is ±5 %.
+    pub jitter: Option<f64>,
+}
+
+/// A source of prompts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Third part of the case names.
+    pub name: Spanned<String>,
+    /// Where the prompts come from.
+    #[serde(default)]
+    pub dataset: DatasetKind,
+    /// The dataset's file, seen from the working folder of `cargo bench`: the package's root.
+    pub path: Option<PathBuf>,
+    /// Length of every answer, tokens; from the data unless set.
+    pub output_tokens: Option<NonZeroU32>,
+}
+
+/// A matcher of case names: `*` is any text.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct CaseGlob(globset::GlobMatcher);
+
+impl CaseGlob {
+    /// Whether the glob matches the whole name.
+    pub fn matches(&self, name: &str) -> bool {
+        self.0.is_match(name)
+    }
+}
+
+impl TryFrom<String> for CaseGlob {
+    type Error = globset::Error;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Ok(Self(globset::Glob::new(&text)?.compile_matcher()))
+    }
+}
+
+/// Per-request objectives; at least one.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Goodput {
+    /// Longest time to first token.
+    pub ttft: Option<HumanDuration>,
+    /// Longest time per output token.
+    pub tpot: Option<HumanDuration>,
+    /// Longest time to the last token.
+    pub e2e: Option<HumanDuration>,
+}
+
+/// Defines a table of its own keys and all the keys of [`Settings`]. Not `serde(flatten)`: that would
+/// take line and key out of the error messages.
+macro_rules! with_settings {
+    ($(#[$meta:meta])* $name:ident { $($(#[$own_meta:meta])* $own:ident: $own_type:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$own_meta])* pub $own: $own_type,)*
+            /// Requests of the case.
+            pub requests: Option<NonZeroUsize>,
+            /// How the arrivals of an open loop are spaced.
+            pub arrivals: Option<ArrivalProcess>,
+            /// Objectives of the case.
+            pub slo: Option<Vec<Slo>>,
+            /// Objectives of each request.
+            pub goodput: Option<Spanned<Goodput>>,
+            /// How long a request may take.
+            pub timeout: Option<HumanDuration>,
+            /// How long a request may go without a byte.
+            pub stall_timeout: Option<HumanDuration>,
+            /// Tokenizer for models that name none.
+            pub tokenizer: Option<PathBuf>,
+            /// Whether the result holds an entry per request.
+            pub details: Option<bool>,
+        }
+
+        impl $name {
+            /// The keys that every table of settings has.
+            pub fn settings(&self) -> Settings {
+                Settings {
+                    requests: self.requests,
+                    arrivals: self.arrivals,
+                    slo: self.slo.clone(),
+                    goodput: self.goodput.clone(),
+                    timeout: self.timeout,
+                    stall_timeout: self.stall_timeout,
+                    tokenizer: self.tokenizer.clone(),
+                    details: self.details,
+                }
+            }
+        }
+    };
+}
+
+with_settings! {
+    /// `[defaults]`: settings of every case.
+    #[derive(Default)]
+    Settings {}
+}
+
+with_settings! {
+    /// `[[bench]]`: a group of cases. Axes left out select everything.
+    Bench {
+        /// Names of backends.
+        backends: Option<Vec<Spanned<String>>>,
+        /// IDs or aliases of models.
+        models: Option<Vec<Spanned<String>>>,
+        /// Names of workloads.
+        workloads: Option<Vec<Spanned<String>>>,
+        /// Loads.
+        loads: Spanned<Vec<Load>>,
+    }
+}
+
+with_settings! {
+    /// `[[override]]`: settings of the cases that a glob selects.
+    Override {
+        /// Globs on case names.
+        cases: Spanned<Vec<CaseGlob>>,
+    }
+}
+
+impl Settings {
+    /// These settings, with those of `over` in their place where it has them.
+    pub fn overridden_by(self, over: Self) -> Self {
+        Self {
+            requests: over.requests.or(self.requests),
+            arrivals: over.arrivals.or(self.arrivals),
+            slo: over.slo.or(self.slo),
+            goodput: over.goodput.or(self.goodput),
+            timeout: over.timeout.or(self.timeout),
+            stall_timeout: over.stall_timeout.or(self.stall_timeout),
+            tokenizer: over.tokenizer.or(self.tokenizer),
+            details: over.details.or(self.details),
+        }
+    }
+}
+
+/// A plan file that was read: the text is kept, so that later errors can name lines.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// What it held.
+    pub text: String,
+    /// What that means.
+    pub config: Config,
+}
+
+impl ConfigFile {
+    /// Reads and parses a plan file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        Self::parse(path, text)
+    }
+
+    /// Parses the text of a plan file; `path` is for the messages.
+    pub fn parse(path: &Path, text: String) -> Result<Self, ConfigError> {
+        match toml::from_str(&text) {
+            Ok(config) => Ok(Self { path: path.to_owned(), text, config }),
+            Err(error) => Err(ConfigError::syntax(path, &text, &error)),
+        }
+    }
+
+    /// The line, counted from 1, that holds the byte at `offset`.
+    pub fn line_of(&self, offset: usize) -> usize {
+        error::line_of(&self.text, offset)
+    }
+
+    /// An error at a part of the file.
+    pub fn error(&self, span: std::ops::Range<usize>, message: impl Into<String>) -> ConfigError {
+        ConfigError::at(&self.path, &self.text, span, message)
+    }
+}
+
+impl<'de> Deserialize<'de> for Model {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ModelVisitor)
+    }
+}
+
+/// Written by hand because `serde(untagged)` would lose the place of an error.
+struct ModelVisitor;
+
+impl<'de> serde::de::Visitor<'de> for ModelVisitor {
+    type Value = Model;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a model ID, or { id = \"...\", alias = \"...\", tokenizer = \"...\" }")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, id: &str) -> Result<Model, E> {
+        Ok(Model { id: id.to_owned(), alias: None, tokenizer: None })
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Model, A::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            id: String,
+            alias: Option<String>,
+            tokenizer: Option<PathBuf>,
+        }
+        let deserializer = serde::de::value::MapAccessDeserializer::new(map);
+        let Table { id, alias, tokenizer } = Table::deserialize(deserializer)?;
+        Ok(Model { id, alias, tokenizer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        ConfigFile::parse(Path::new("plan.toml"), text.to_owned()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_error_names_file_line_key_and_what_is_allowed() {
+        for (text, parts) in [
+            ("seed = 1\nsede = 2", &["plan.toml:2:1", "unknown field `sede`", "`seed`"][..]),
+            ("[[backend]]\nname = \"a\"\nkind = \"vlm\"", &["plan.toml:3", "`vlm`", "`vllm`"]),
+            ("[defaults]\nrequests = \"ten\"", &["plan.toml:2", "requests = \"ten\"", "usize"]),
+            ("[defaults]\nrequests = 0", &["plan.toml:2", "requests = 0", "nonzero"]),
+            ("[defaults]\ntimeout = \"10\"", &["plan.toml:2", "`10` is no duration", "10m"]),
+            ("[defaults]\nslo = [\"tfft.p99 < 1s\"]", &["plan.toml:2", "`tfft`", "ttft.p99"]),
+            ("[[bench]]\nloads = [\"4rps\"]", &["plan.toml:2", "`4rps` is no load", "4qps"]),
+            ("[[override]]\ncases = [\"a[\"]", &["plan.toml:2", "a["]),
+            (
+                "[[backend]]\nname = \"a\"\nkind = \"vllm\"\nmodels = [{ name = \"x\" }]",
+                &["plan.toml:4", "unknown field `name`", "`id`"],
+            ),
+            ("seed = ", &["plan.toml:1"]),
+        ] {
+            let error = error(text);
+            for part in parts {
+                assert!(error.contains(part), "{text}\nmisses {part}:\n{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_is_an_id_or_a_table() {
+        let text = r#"[[backend]]
+name = "a"
+kind = "vllm"
+models = ["org/model", { id = "org/other", alias = "o", tokenizer = "t" }]"#;
+        let file = ConfigFile::parse(Path::new("plan.toml"), text.to_owned()).unwrap();
+        let models = file.config.backend[0].models.as_ref().unwrap();
+        assert_eq!(models[0].get_ref().id, "org/model");
+        assert_eq!(models[1].get_ref().alias.as_deref(), Some("o"));
+    }
+}

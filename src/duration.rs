@@ -1,0 +1,51 @@
+//! Durations as people write them: `500ms`, `1.5s`, `10m`. Pure.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Deserializer};
+
+/// The text is no duration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no duration: write a number and a unit, for example 500ms, 1.5s, 10m or 1h")]
+pub struct DurationError(String);
+
+/// Reads a number with a unit. A bare number is refused: its unit would be a guess.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    let signed: Option<SignedDuration> = text.parse().ok();
+    signed
+        .and_then(|signed| Duration::try_from(signed).ok())
+        .ok_or_else(|| DurationError(text.to_owned()))
+}
+
+/// A duration in a configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HumanDuration(pub Duration);
+
+impl<'de> Deserialize<'de> for HumanDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_duration(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_with_a_unit_is_a_duration() {
+        for (text, ms) in
+            [("500ms", 500.0), ("1.5s", 1500.0), ("200us", 0.2), ("10m", 600e3), ("1h", 3600e3)]
+        {
+            assert_eq!(parse_duration(text).unwrap().as_secs_f64() * 1e3, ms, "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in ["", "500", "ms", "-5s", "fast"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

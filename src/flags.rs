@@ -1,0 +1,167 @@
+//! The flags of our own, each with an environment twin: what a user may say about the plan without a
+//! file. MAX's `benchmark_serving.py` gave the first ones their names.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::duration::parse_duration;
+use crate::load::{ArrivalProcess, Rate};
+use crate::slo::Slo;
+use crate::workload::DatasetKind;
+
+/// Prefix of the environment twins: `--base-url` is `SERVEBENCH_BASE_URL`.
+pub const TWIN_PREFIX: &str = "SERVEBENCH_";
+
+/// What the user typed, or set in the environment. `None` where nothing was said.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Flags {
+    /// Plan file [default: benches/<bench target>.toml]
+    #[arg(long, value_name = "PATH", help_heading = "Plan")]
+    pub config: Option<PathBuf>,
+    /// Decides every draw: prompts and arrivals [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Plan")]
+    pub seed: Option<u64>,
+
+    /// A backend of the plan file by name; or a kind, for a run without a file: modular (MAX Serve),
+    /// vllm, sglang, llama-cpp, openai, each also with -chat, or sim [default: modular]
+    #[arg(long, value_name = "NAME|KIND", help_heading = "Target (one command, no plan file)")]
+    pub backend: Option<String>,
+    /// Root of the server's API
+    #[arg(long, value_name = "URL", help_heading = "Target (one command, no plan file)")]
+    pub base_url: Option<String>,
+    /// Host, where there is no --base-url [default: localhost]
+    #[arg(long, value_name = "HOST", help_heading = "Target (one command, no plan file)")]
+    pub host: Option<String>,
+    /// Port, where there is no --base-url [default: 8000]
+    #[arg(long, value_name = "PORT", help_heading = "Target (one command, no plan file)")]
+    pub port: Option<u16>,
+    /// Path below the base URL [default: by backend]
+    #[arg(long, value_name = "PATH", help_heading = "Target (one command, no plan file)")]
+    pub endpoint: Option<String>,
+    /// What the server calls the model
+    #[arg(long, value_name = "ID", help_heading = "Target (one command, no plan file)")]
+    pub model: Option<String>,
+    /// A tokenizer.json or a model's folder on this machine [default: --model, if it is a folder]
+    #[arg(long, value_name = "PATH", help_heading = "Target (one command, no plan file)")]
+    pub tokenizer: Option<PathBuf>,
+    /// Accepted for MAX's command lines; no remote code is ever run
+    #[arg(long, help_heading = "Target (one command, no plan file)")]
+    pub trust_remote_code: bool,
+
+    /// Where prompts come from [default: sharegpt]
+    #[arg(long, value_enum, value_name = "NAME", help_heading = "Workload")]
+    pub dataset_name: Option<DatasetKind>,
+    /// The dataset's file
+    #[arg(long, alias = "dataset", value_name = "PATH", help_heading = "Workload")]
+    pub dataset_path: Option<PathBuf>,
+    /// Requests of a case [default: 500]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub num_prompts: Option<NonZeroUsize>,
+    /// Length of every answer, tokens [default: as in the dataset]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub sharegpt_output_len: Option<NonZeroU32>,
+
+    /// Requests per second, or inf for all at once [default: inf]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "Load")]
+    pub request_rate: Option<RequestRate>,
+    /// Closed loop: so many users, each sending its next request when its last has ended
+    #[arg(long, value_name = "N", conflicts_with = "request_rate", help_heading = "Load")]
+    pub max_concurrency: Option<NonZeroUsize>,
+    /// Spacing of the arrivals under --request-rate [default: poisson]
+    #[arg(long, value_enum, value_name = "NAME", help_heading = "Load")]
+    pub arrivals: Option<ArrivalProcess>,
+    /// How long a request may take [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
+    pub timeout: Option<Duration>,
+    /// How long a request may go without a byte [default: no limit but --timeout]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
+    pub stall_timeout: Option<Duration>,
+    /// Do not send one short request before the clock starts
+    #[arg(long, help_heading = "Load")]
+    pub skip_test_prompt: bool,
+
+    /// An objective, for example 'ttft.p99 < 500ms'; may repeat; replaces those of the file
+    #[arg(long, value_name = "LIMIT", help_heading = "Verdict")]
+    pub slo: Vec<Slo>,
+    /// A missing server fails its cases instead of having them ignored
+    #[arg(long, help_heading = "Verdict")]
+    pub require_server: bool,
+    /// What to do when no case is selected [default: warn]
+    #[arg(long, value_enum, value_name = "MODE", help_heading = "Verdict")]
+    pub no_tests: Option<NoTests>,
+
+    /// Folder of the results [default: results]
+    #[arg(long, value_name = "PATH", help_heading = "Results")]
+    pub result_dir: Option<PathBuf>,
+    /// File of the result, where a single case is selected [default: by backend, rate, model, time]
+    #[arg(long, value_name = "NAME", help_heading = "Results")]
+    pub result_filename: Option<PathBuf>,
+    /// Accepted for MAX's command lines; results are always saved
+    #[arg(long, help_heading = "Results")]
+    pub save_result: bool,
+    /// Leave the entry per request (lengths, latencies, texts) out of the results
+    #[arg(long, help_heading = "Results")]
+    pub no_details: bool,
+    /// Fields added to the result, for the record
+    #[arg(
+        long, value_name = "KEY=VALUE", num_args = 1.., value_parser = parse_metadata,
+        help_heading = "Results"
+    )]
+    pub metadata: Vec<(String, String)>,
+    /// Show no progress
+    #[arg(long, alias = "disable-tqdm", help_heading = "Results")]
+    pub no_progress: bool,
+}
+
+/// Requests per second as MAX's script takes them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RequestRate {
+    /// All at once.
+    Infinite,
+    /// Open loop.
+    PerSecond(Rate),
+}
+
+fn parse_rate(text: &str) -> Result<RequestRate, String> {
+    if text == "inf" {
+        return Ok(RequestRate::Infinite);
+    }
+    let rate = text.parse().ok().and_then(Rate::per_s).map(RequestRate::PerSecond);
+    rate.ok_or_else(|| "write `inf` or a number of requests per second above 0".to_owned())
+}
+
+fn parse_metadata(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+/// What to do when the filters select no case. A filter reaches every bench binary of a workspace,
+/// so that the default is not an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum NoTests {
+    /// Exit 0 without a word.
+    Pass,
+    /// Exit 0 with a warning.
+    #[default]
+    Warn,
+    /// Exit 4.
+    Fail,
+}
+
+impl Flags {
+    /// Whether anything names a server without help of a plan file.
+    pub fn name_a_target(&self) -> bool {
+        self.backend.is_some()
+            || self.base_url.is_some()
+            || self.host.is_some()
+            || self.port.is_some()
+            || self.model.is_some()
+    }
+}

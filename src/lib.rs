@@ -1,0 +1,24 @@
+//! servebench
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod duration;
+pub mod engine;
+pub mod flags;
+pub mod load;
+pub mod metric;
+pub mod plan;
+pub mod reader;
+pub mod record;
+pub mod samples;
+pub mod schedule;
+pub mod secret;
+pub mod sim;
+pub mod slo;
+pub mod stop;
+pub mod summary;
+pub mod tokenizer;
+pub mod tokens;
+pub mod verdict;
+pub mod wire;
+pub mod workload;

@@ -1,0 +1,136 @@
+//! How hard a case pushes, as it is written in configs and case names: `inf`, `4qps`, `32conc`. Pure.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+/// Requests per second: finite and above zero, or it could not be built.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate(f64);
+
+impl Rate {
+    /// `None` unless `per_s` is finite and above zero.
+    pub fn per_s(per_s: f64) -> Option<Self> {
+        (0.0 < per_s && per_s.is_finite()).then_some(Self(per_s))
+    }
+
+    /// Requests per second.
+    pub fn as_per_s(self) -> f64 {
+        self.0
+    }
+}
+
+/// Who decides when the next request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Load {
+    /// Everything at once.
+    Infinite,
+    /// Open loop: the schedule decides, however slow the server is.
+    Open(Rate),
+    /// Closed loop: each of so many users sends its next request when its last one has ended.
+    Closed(NonZeroUsize),
+}
+
+impl Load {
+    /// Requests per second as the results name it: infinite unless the load is an open loop.
+    pub fn request_rate(self) -> f64 {
+        match self {
+            Self::Open(rate) => rate.as_per_s(),
+            Self::Infinite | Self::Closed(_) => f64::INFINITY,
+        }
+    }
+
+    /// The most requests in flight that the load allows; `None` where nothing bounds it.
+    pub fn max_concurrency(self) -> Option<usize> {
+        match self {
+            Self::Closed(users) => Some(users.get()),
+            Self::Infinite | Self::Open(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Infinite => f.write_str("inf"),
+            Self::Open(rate) => write!(f, "{}qps", rate.as_per_s()),
+            Self::Closed(users) => write!(f, "{users}conc"),
+        }
+    }
+}
+
+/// The text is no load.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no load: write `inf` (all at once), `4qps` or `0.5qps` (open loop), or `32conc` (closed loop, 32 users)"
+)]
+pub struct LoadError(String);
+
+impl FromStr for Load {
+    type Err = LoadError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let load = if text == "inf" {
+            Some(Self::Infinite)
+        } else if let Some(rate) = text.strip_suffix("qps") {
+            rate.parse().ok().and_then(Rate::per_s).map(Self::Open)
+        } else if let Some(users) = text.strip_suffix("conc") {
+            users.parse().ok().map(Self::Closed)
+        } else {
+            None
+        };
+        load.ok_or_else(|| LoadError(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Load {
+    type Error = LoadError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// How the arrivals of an open loop are spaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum ArrivalProcess {
+    /// Independent arrivals: exponential gaps, as from many users who know nothing of each other.
+    #[default]
+    Poisson,
+    /// Equal gaps.
+    Constant,
+}
+
+impl ArrivalProcess {
+    /// The name in configs and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Poisson => "poisson",
+            Self::Constant => "constant",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_is_printed_as_it_is_written() {
+        for text in ["inf", "4qps", "0.5qps", "32conc"] {
+            assert_eq!(text.parse::<Load>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_impossible_load_is_refused() {
+        for text in ["", "4", "qps", "0qps", "-1qps", "infqps", "NaNqps", "0conc", "1.5conc", "x"] {
+            let error = text.parse::<Load>().unwrap_err().to_string();
+            assert!(error.contains("is no load"), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The list of metrics: what each is called, what it means, its unit, which way is better. Pure.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+/// A latency: one sample per request, or a pool of gaps over all requests. Inside in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Latency {
+    /// `sent` to the read that completed the first event with generated output.
+    Ttft,
+    /// `sent` to the read that completed the first event with *answer* text (reasoning is none).
+    Ttfa,
+    /// `sent` to the read that completed the last event with generated output.
+    E2e,
+    /// Per request: (`e2e` − `ttft`) / (output tokens − tokens of the first chunk).
+    Tpot,
+    /// Pool of the gaps between tokens; known only where every chunk is one token.
+    Itl,
+    /// Pool of the gaps between output-bearing events.
+    ChunkGap,
+    /// `ttft` taken from `scheduled`: what a user who arrived on time would have felt.
+    ScheduledTtft,
+    /// `e2e` taken from `scheduled`.
+    ScheduledE2e,
+    /// `sent` − `scheduled`: the client's own delay.
+    Lateness,
+    /// Time to open the connection, where one was opened for the request.
+    Connect,
+}
+
+impl Latency {
+    /// Every latency, in the order of the report.
+    pub const ALL: [Self; 10] = [
+        Self::Ttft,
+        Self::Ttfa,
+        Self::E2e,
+        Self::Tpot,
+        Self::Itl,
+        Self::ChunkGap,
+        Self::ScheduledTtft,
+        Self::ScheduledE2e,
+        Self::Lateness,
+        Self::Connect,
+    ];
+
+    /// The name in configs, results and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ttft => "ttft",
+            Self::Ttfa => "ttfa",
+            Self::E2e => "e2e",
+            Self::Tpot => "tpot",
+            Self::Itl => "itl",
+            Self::ChunkGap => "chunk_gap",
+            Self::ScheduledTtft => "scheduled_ttft",
+            Self::ScheduledE2e => "scheduled_e2e",
+            Self::Lateness => "lateness",
+            Self::Connect => "connect",
+        }
+    }
+
+    /// Whether the server is answerable for it, so that a failed request counts as infinitely slow.
+    pub fn is_of_the_server(self) -> bool {
+        !matches!(self, Self::Lateness | Self::Connect)
+    }
+}
+
+/// One number per case. Throughputs are over the span from the first `sent` to the last `ended`,
+/// of completed requests only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scalar {
+    /// Completed requests per second.
+    RequestThroughput,
+    /// Prompt tokens per second.
+    InputThroughput,
+    /// Generated tokens per second.
+    OutputThroughput,
+    /// Prompt and generated tokens per second.
+    TotalTokenThroughput,
+    /// Requests per second that met every per-request objective.
+    Goodput,
+    /// Share of all requests that met every per-request objective; failures are misses.
+    GoodputRatio,
+    /// Share of all requests that failed.
+    ErrorRatio,
+}
+
+impl Scalar {
+    /// Every scalar, in the order of the report.
+    pub const ALL: [Self; 7] = [
+        Self::RequestThroughput,
+        Self::InputThroughput,
+        Self::OutputThroughput,
+        Self::TotalTokenThroughput,
+        Self::Goodput,
+        Self::GoodputRatio,
+        Self::ErrorRatio,
+    ];
+
+    /// The name in configs, results and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RequestThroughput => "request_throughput",
+            Self::InputThroughput => "input_throughput",
+            Self::OutputThroughput => "output_throughput",
+            Self::TotalTokenThroughput => "total_token_throughput",
+            Self::Goodput => "goodput",
+            Self::GoodputRatio => "goodput_ratio",
+            Self::ErrorRatio => "error_ratio",
+        }
+    }
+
+    /// The unit shown behind the number; empty for a ratio.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::RequestThroughput | Self::Goodput => "req/s",
+            Self::InputThroughput | Self::OutputThroughput | Self::TotalTokenThroughput => "tok/s",
+            Self::GoodputRatio | Self::ErrorRatio => "",
+        }
+    }
+}
+
+/// A summary of many samples by one number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Statistic {
+    /// The arithmetic mean.
+    Mean,
+    /// The smallest sample.
+    Min,
+    /// The largest sample.
+    Max,
+    /// The population standard deviation.
+    StdDev,
+    /// The percentile, in percent above 0 and below 100; linear interpolation as numpy's default.
+    Percentile(f64),
+}
+
+impl Statistic {
+    /// How many samples it takes to say anything about it: a percentile needs one in its tail.
+    pub fn min_samples(self) -> u64 {
+        match self {
+            Self::Mean | Self::Min | Self::Max => 1,
+            Self::StdDev => 2,
+            Self::Percentile(percent) => {
+                let tail = (100.0 - percent).min(percent) / 100.0;
+                // The rounding keeps 1/0.01 at 100 where the division lands a hair above it.
+                (1.0 / tail - 1e-6).ceil() as u64
+            }
+        }
+    }
+}
+
+impl fmt::Display for Statistic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mean => f.write_str("mean"),
+            Self::Min => f.write_str("min"),
+            Self::Max => f.write_str("max"),
+            Self::StdDev => f.write_str("std_dev"),
+            Self::Percentile(percent) => write!(f, "p{percent}"),
+        }
+    }
+}
+
+/// The text names no statistic.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown statistic `{0}`: use mean, median, min, max, std_dev, or a percentile like p99 or p99.9"
+)]
+pub struct StatisticError(String);
+
+impl FromStr for Statistic {
+    type Err = StatisticError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || StatisticError(text.to_owned());
+        Ok(match text {
+            "mean" | "avg" => Self::Mean,
+            "median" | "med" => Self::Percentile(50.0),
+            "min" => Self::Min,
+            "max" => Self::Max,
+            "std_dev" | "std" => Self::StdDev,
+            _ => {
+                let digits = text.strip_prefix('p').ok_or_else(error)?;
+                let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+                let percent: f64 = digits.parse().map_err(|_| error())?;
+                if !plain || !(0.0 < percent && percent < 100.0) {
+                    return Err(error());
+                }
+                Self::Percentile(percent)
+            }
+        })
+    }
+}
+
+/// What a limit can be put on: a statistic of a latency, or a scalar.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Quantity {
+    /// For example `ttft.p99`.
+    Latency(Latency, Statistic),
+    /// For example `output_throughput`.
+    Scalar(Scalar),
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latency(latency, statistic) => write!(f, "{}.{statistic}", latency.name()),
+            Self::Scalar(scalar) => f.write_str(scalar.name()),
+        }
+    }
+}
+
+/// The text names no quantity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuantityError {
+    /// No metric has this name.
+    #[error("unknown metric `{name}`: use {}", known_metrics())]
+    Unknown {
+        /// What was written.
+        name: String,
+    },
+    /// A latency without a statistic.
+    #[error("`{name}` needs a statistic: write {name}.p99, {name}.median or {name}.mean")]
+    NoStatistic {
+        /// What was written.
+        name: String,
+    },
+    /// A scalar with a statistic.
+    #[error("`{name}` is one number per case and takes no statistic")]
+    NoSamples {
+        /// What was written.
+        name: String,
+    },
+    /// The part after the dot.
+    #[error(transparent)]
+    Statistic(#[from] StatisticError),
+}
+
+fn known_metrics() -> String {
+    let latencies = Latency::ALL.map(|latency| format!("{}.p99", latency.name()));
+    let scalars = Scalar::ALL.map(|scalar| scalar.name().to_owned());
+    [&latencies[..], &scalars[..]].concat().join(", ")
+}
+
+impl FromStr for Quantity {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, statistic) = match text.split_once('.') {
+            Some((name, statistic)) => (name, Some(statistic)),
+            None => (text, None),
+        };
+        let latency = Latency::ALL.into_iter().find(|latency| latency.name() == name);
+        let scalar = Scalar::ALL.into_iter().find(|scalar| scalar.name() == name);
+        let name = name.to_owned();
+        match (latency, scalar, statistic) {
+            (Some(latency), _, Some(statistic)) => Ok(Self::Latency(latency, statistic.parse()?)),
+            (Some(_), _, None) => Err(QuantityError::NoStatistic { name }),
+            (None, Some(scalar), None) => Ok(Self::Scalar(scalar)),
+            (None, Some(_), Some(_)) => Err(QuantityError::NoSamples { name }),
+            (None, None, _) => Err(QuantityError::Unknown { name }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantity_is_printed_as_it_is_written() {
+        for text in ["ttft.p99", "tpot.mean", "chunk_gap.p99.9", "scheduled_e2e.max", "goodput"] {
+            assert_eq!(text.parse::<Quantity>().unwrap().to_string(), text);
+        }
+        assert_eq!("ttft.median".parse::<Quantity>().unwrap().to_string(), "ttft.p50");
+    }
+
+    #[test]
+    fn a_wrong_quantity_says_what_is_allowed() {
+        for (text, part) in [
+            ("tfft.p99", "unknown metric `tfft`: use ttft.p99"),
+            ("ttft", "`ttft` needs a statistic"),
+            ("ttft.p100", "unknown statistic `p100`"),
+            ("ttft.pinf", "unknown statistic `pinf`"),
+            ("ttft.p1e1", "unknown statistic `p1e1`"),
+            ("error_ratio.p99", "takes no statistic"),
+        ] {
+            let error = text.parse::<Quantity>().unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_percentile_needs_a_sample_in_its_tail() {
+        for (percent, need) in [(50.0, 2), (90.0, 10), (95.0, 20), (99.0, 100), (99.9, 1000)] {
+            assert_eq!(Statistic::Percentile(percent).min_samples(), need, "p{percent}");
+        }
+    }
+}

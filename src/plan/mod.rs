@@ -1,0 +1,227 @@
+//! A plan file and flags in, named and complete cases out, in order; every cross-check is made here.
+//! Sends nothing and opens no dataset.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::config::{Config, ConfigFile, StreamOptions};
+use crate::flags::{Flags, RequestRate};
+use crate::load::{ArrivalProcess, Load};
+use crate::secret::Secret;
+use crate::sim::SimConfig;
+use crate::slo::{Goodput, Slo};
+use crate::wire::{BackendKind, ProtocolKind};
+use crate::workload::Dataset;
+
+mod address;
+mod environment;
+mod file;
+mod flags;
+mod name;
+
+/// Requests of a case unless the plan says otherwise: the default of MAX's script.
+const DEFAULT_REQUESTS: usize = 500;
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(10);
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_API_KEY_ENV: &str = "OPENAI_API_KEY";
+
+/// Everything that may run, in order.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The cases; their names are unique.
+    pub cases: Vec<Case>,
+    /// Folder of the results.
+    pub results: PathBuf,
+    /// What the user should know about how the plan came about.
+    pub notes: Vec<String>,
+}
+
+/// One named measurement: a workload under a load against a model of a backend.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// `<backend>/<model>/<workload>@<load>`.
+    pub name: String,
+    /// The server.
+    pub backend: Arc<Backend>,
+    /// The model.
+    pub model: Model,
+    /// What is sent.
+    pub workload: NamedDataset,
+    /// How hard.
+    pub load: Load,
+    /// How the arrivals of an open loop are spaced.
+    pub arrivals: ArrivalProcess,
+    /// Requests asked for; the dataset may hold fewer.
+    pub requests: usize,
+    /// Decides the prompts and the arrivals. The same for all cases of a plan, so that two backends
+    /// get the same requests at the same times.
+    pub seed: u64,
+    /// Objectives of the case. One on errors is always among them.
+    pub slos: Vec<Slo>,
+    /// Objectives of each request.
+    pub goodput: Option<Goodput>,
+    /// How long a request may take.
+    pub timeout: Duration,
+    /// How long a request may go without a byte.
+    pub stall_timeout: Option<Duration>,
+    /// The tokenizer's file or folder.
+    pub tokenizer: PathBuf,
+    /// Whether the result holds an entry per request.
+    pub details: bool,
+}
+
+/// A model under test.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What the server calls it.
+    pub id: String,
+    /// What the case name calls it.
+    pub alias: String,
+}
+
+/// A dataset with the name that cases give it.
+#[derive(Clone, Debug)]
+pub struct NamedDataset {
+    /// Third part of the case name.
+    pub name: String,
+    /// The dataset.
+    pub dataset: Dataset,
+}
+
+/// A server and how it is spoken to.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// First part of the case names.
+    pub name: String,
+    /// What it is.
+    pub kind: BackendKind,
+    /// What it speaks.
+    pub protocol: ProtocolKind,
+    /// Where it is.
+    pub server: Server,
+    /// Headers sent with every request.
+    pub headers: Vec<(String, Secret)>,
+    /// Sent as a bearer token.
+    pub api_key: Option<Secret>,
+    /// Fields added to every request body.
+    pub extra_body: Map<String, Value>,
+    /// Whether `stream_options` is sent.
+    pub stream_options: StreamOptions,
+    /// Whether `ignore_eos` is sent.
+    pub ignore_eos: bool,
+    /// Whether `min_tokens` is sent.
+    pub min_tokens: bool,
+    /// How long a connection may take to open.
+    pub connect_timeout: Duration,
+    /// A missing server fails its cases instead of having them ignored.
+    pub require_server: bool,
+}
+
+/// Where a backend is.
+#[derive(Clone, Debug)]
+pub enum Server {
+    /// At an address.
+    Remote(Address),
+    /// Nowhere: an environment variable that the plan names is not set. Its cases are ignored.
+    Unset {
+        /// The variable.
+        variable: String,
+    },
+    /// In this process, started for each case.
+    Sim(SimConfig),
+}
+
+pub use address::Address;
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The file is wrong.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// The flags are wrong.
+    #[error("{0}")]
+    Flags(String),
+}
+
+impl Plan {
+    /// The plan that `flags` ask for: that of the plan file, or of the flags alone where they name a
+    /// target that is no backend of the file.
+    ///
+    /// `default_config` is read where no flag names a file.
+    pub fn new(flags: &Flags, default_config: &Path) -> Result<Self, PlanError> {
+        let path = flags.config.as_deref().unwrap_or(default_config);
+        let named = flags.config.is_some();
+        if !flags.name_a_target() {
+            if !named && !path.exists() {
+                return Err(PlanError::Flags(format!(
+                    "there is no plan: `{}` does not exist; write it, name another with --config, \
+                     or name a target with --base-url and --model",
+                    path.display()
+                )));
+            }
+            return file::plan(&ConfigFile::load(path)?, flags);
+        }
+
+        // A default file that is damaged does not matter to flags that say everything.
+        let file = match ConfigFile::load(path) {
+            Ok(file) => Some(file),
+            Err(error) if named => return Err(error.into()),
+            Err(_) => None,
+        };
+        let backend = flags.backend.as_deref();
+        match file {
+            Some(file) if backend.is_some_and(|name| has_backend(&file.config, name)) => {
+                file::plan(&file, flags)
+            }
+            Some(file) if named => Err(PlanError::Flags(format!(
+                "--config names a plan and --backend, --base-url, --host, --port or --model a \
+                 target: pick one of the plan's backends with --backend ({}), whose address and \
+                 model the other flags then replace, or leave --config out",
+                backend_names(&file.config)
+            ))),
+            file => {
+                let mut plan = flags::plan(flags)?;
+                if file.is_some() {
+                    plan.notes.push(format!(
+                        "the flags name the target, so `{}` is not used",
+                        path.display()
+                    ));
+                }
+                Ok(plan)
+            }
+        }
+    }
+}
+
+fn has_backend(config: &Config, name: &str) -> bool {
+    config.backend.iter().any(|backend| backend.name.get_ref() == name)
+}
+
+fn backend_names(config: &Config) -> String {
+    let names: Vec<&str> =
+        config.backend.iter().map(|backend| backend.name.get_ref().as_str()).collect();
+    if names.is_empty() { "it has none".to_owned() } else { names.join(", ") }
+}
+
+/// The load that flags ask for; `None` where they ask for none.
+fn load_of(flags: &Flags) -> Option<Load> {
+    match (flags.request_rate, flags.max_concurrency) {
+        (Some(RequestRate::Infinite), _) => Some(Load::Infinite),
+        (Some(RequestRate::PerSecond(rate)), _) => Some(Load::Open(rate)),
+        (None, Some(users)) => Some(Load::Closed(users)),
+        (None, None) => None,
+    }
+}
+
+/// `slos`, and one on errors where none of them speaks of errors.
+fn with_no_errors(mut slos: Vec<Slo>) -> Vec<Slo> {
+    let no_errors = Slo::no_errors();
+    if !slos.iter().any(|slo| slo.quantity == no_errors.quantity) {
+        slos.push(no_errors);
+    }
+    slos
+}

@@ -1,0 +1,294 @@
+//! The reads of one response, each with its stamp, in; what the stream brought and how it ended out.
+//! Pure: knows no socket and no clock.
+
+use std::time::Duration;
+
+use crate::record::{Chunk, Failure, Outcome, Stream};
+use crate::wire::{Event, EventError, ProtocolKind, SseParser};
+
+/// Reads one streamed response.
+#[derive(Debug)]
+pub struct StreamReader {
+    protocol: ProtocolKind,
+    parser: SseParser,
+    state: State,
+}
+
+/// Apart from the parser, so that the parser can call into it.
+#[derive(Debug, Default)]
+struct State {
+    stream: Stream,
+    bytes: usize,
+    events: usize,
+    done: bool,
+    error: Option<(Failure, String)>,
+    tokens: TokenCounts,
+}
+
+/// Whether the server counts tokens event by event.
+#[derive(Clone, Copy, Debug)]
+enum TokenCounts {
+    /// So far every event with output came with a count; this is the last one.
+    Counted(u32),
+    /// One came without.
+    Unknown,
+}
+
+impl Default for TokenCounts {
+    fn default() -> Self {
+        Self::Counted(0)
+    }
+}
+
+impl StreamReader {
+    /// A reader of a response that has not begun.
+    pub fn new(protocol: ProtocolKind) -> Self {
+        Self { protocol, parser: SseParser::default(), state: State::default() }
+    }
+
+    /// Takes the bytes of one read and its stamp.
+    pub fn feed(&mut self, bytes: &[u8], at: Duration) {
+        let Self { protocol, parser, state } = self;
+        state.bytes += bytes.len();
+        parser.feed(bytes, |data| state.event(protocol.read(data), at));
+    }
+
+    /// Whether nothing more needs to be read: the end mark came, or an error.
+    pub fn is_done(&self) -> bool {
+        self.state.done || self.state.error.is_some()
+    }
+
+    /// What the stream brought, and how it ended. `interrupted` is why reading stopped before the
+    /// response ended; `None` where it ended by itself.
+    pub fn finish(
+        mut self,
+        at: Duration,
+        interrupted: Option<(Failure, String)>,
+    ) -> (Stream, Outcome) {
+        if interrupted.is_none() && !self.is_done() {
+            let Self { protocol, parser, state } = &mut self;
+            // Half an event at the end of a response is no bad JSON but a response cut short.
+            parser.finish(|data| match protocol.read(data) {
+                Err(EventError::BadJson(_)) => {}
+                event => state.event(event, at),
+            });
+        }
+        self.state.end(interrupted)
+    }
+}
+
+impl State {
+    fn event(&mut self, event: Result<Event, EventError>, at: Duration) {
+        self.events += 1;
+        // What follows the end mark or an error is no part of the answer.
+        if self.done || self.error.is_some() {
+            return;
+        }
+        match event {
+            Ok(event) => self.add(event, at),
+            Err(EventError::Server(message)) => self.error = Some((Failure::ServerError, message)),
+            Err(EventError::BadJson(message)) => self.error = Some((Failure::BadJson, message)),
+        }
+    }
+
+    fn add(&mut self, event: Event, at: Duration) {
+        let total = event.usage.and_then(|usage| usage.completion_tokens);
+        if event.has_output() {
+            let tokens = match (self.tokens, total) {
+                (TokenCounts::Counted(before), Some(total)) => total.checked_sub(before),
+                _ => None,
+            };
+            self.tokens = match (tokens, total) {
+                (Some(_), Some(total)) => TokenCounts::Counted(total),
+                _ => TokenCounts::Unknown,
+            };
+            self.stream.chunks.push(Chunk { at, tokens });
+        }
+        if !event.text.is_empty() {
+            self.stream.first_answer.get_or_insert(at);
+        }
+        self.stream.text.push_str(&event.text);
+        self.stream.reasoning.push_str(&event.reasoning);
+        self.stream.usage = event.usage.or(self.stream.usage);
+        self.stream.finish_reason = event.finish_reason.or(self.stream.finish_reason.take());
+        self.done = event.done;
+    }
+
+    fn end(self, interrupted: Option<(Failure, String)>) -> (Stream, Outcome) {
+        let ended_well = self.done || self.stream.finish_reason.is_some();
+        let failure = if let Some(error) = self.error {
+            Some(error)
+        } else if self.done {
+            // The answer was complete before reading stopped.
+            None
+        } else if let Some(interrupted) = interrupted {
+            Some(interrupted)
+        } else if self.events == 0 && 0 < self.bytes {
+            Some((Failure::BadJson, "the response is no event stream".to_owned()))
+        } else if !ended_well {
+            let events = self.stream.chunks.len();
+            let message = format!(
+                "the response ended after {events} events with output, without finish_reason or \
+                 [DONE]"
+            );
+            Some((Failure::Truncated, message))
+        } else {
+            None
+        };
+        let outcome = match failure {
+            Some((failure, message)) => Outcome::Failed { failure, message },
+            None if self.stream.chunks.is_empty() => Outcome::Failed {
+                failure: Failure::Empty,
+                message: "the response ended well and held no output".to_owned(),
+            },
+            None => Outcome::Completed,
+        };
+        (self.stream, outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::ms;
+
+    /// Reads `parts`, the first at 1 ms, the next at 2 ms and so on.
+    fn read(protocol: ProtocolKind, parts: &[&[u8]]) -> (Stream, Outcome) {
+        let mut reader = StreamReader::new(protocol);
+        for (n, part) in (1..).zip(parts) {
+            reader.feed(part, ms(n));
+        }
+        reader.finish(ms(parts.len() as u64 + 1), None)
+    }
+
+    fn failure(outcome: &Outcome) -> Option<Failure> {
+        match outcome {
+            Outcome::Completed => None,
+            Outcome::Failed { failure, .. } => Some(*failure),
+        }
+    }
+
+    const COMPLETIONS: &str = include_str!("../fixtures/completions.sse");
+    const CHAT: &str = include_str!("../fixtures/chat.sse");
+
+    #[test]
+    fn a_stream_is_read_the_same_wherever_it_is_cut() {
+        for (protocol, text, answer) in [
+            (ProtocolKind::Completions, COMPLETIONS, "caf\u{e9} \u{1f600}  ok"),
+            (ProtocolKind::Chat, CHAT, "Hi \u{4f60}\u{597d}"),
+        ] {
+            for stream in [text.to_owned(), text.replace('\n', "\r\n")] {
+                let bytes = stream.as_bytes();
+                let (whole, outcome) = read(protocol, &[bytes]);
+                assert_eq!((whole.text.as_str(), outcome), (answer, Outcome::Completed));
+                for cut in 0..=bytes.len() {
+                    let (cut_stream, outcome) = read(protocol, &[&bytes[..cut], &bytes[cut..]]);
+                    assert_eq!(outcome, Outcome::Completed, "cut at {cut}");
+                    assert_eq!(cut_stream.text, whole.text, "cut at {cut}");
+                    assert_eq!(cut_stream.reasoning, whole.reasoning, "cut at {cut}");
+                    assert_eq!(cut_stream.usage, whole.usage, "cut at {cut}");
+                    assert_eq!(cut_stream.chunks.len(), whole.chunks.len(), "cut at {cut}");
+                }
+                let bytes: Vec<&[u8]> = bytes.chunks(1).collect();
+                let (by_byte, outcome) = read(protocol, &bytes);
+                assert_eq!((by_byte.text, outcome), (whole.text, Outcome::Completed));
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_cut_short_at_any_byte_is_never_a_success() {
+        for (protocol, stream) in
+            [(ProtocolKind::Completions, COMPLETIONS), (ProtocolKind::Chat, CHAT)]
+        {
+            let complete = stream.find("finish_reason\":\"").unwrap();
+            for end in 0..complete {
+                let (_, outcome) = read(protocol, &[&stream.as_bytes()[..end]]);
+                let failure = failure(&outcome).expect("half a stream is a failure");
+                let expected = [Failure::Truncated, Failure::BadJson];
+                assert!(expected.contains(&failure), "{failure} at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_generated_output_moves_the_clock() {
+        let parts: [&[u8]; 5] = [
+            b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
+            b"data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n",
+            b"data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n",
+            b"data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
+            b"data: {\"choices\":[],\"usage\":{\"completion_tokens\":2}}\n\ndata: [DONE]\n\n",
+        ];
+        let (stream, outcome) = read(ProtocolKind::Chat, &parts);
+        assert_eq!(outcome, Outcome::Completed);
+        let at: Vec<Duration> = stream.chunks.iter().map(|chunk| chunk.at).collect();
+        assert_eq!(at, [ms(2), ms(3)]);
+        assert_eq!(stream.first_answer, Some(ms(3)));
+    }
+
+    fn completion(text: &str, total: Option<u32>) -> String {
+        let usage = total.map(|total| format!(r#","usage":{{"completion_tokens":{total}}}"#));
+        let usage = usage.unwrap_or_default();
+        format!("data: {{\"choices\":[{{\"text\":\"{text}\"}}]{usage}}}\n\n")
+    }
+
+    fn tokens_of_chunks(events: &[String]) -> Vec<Option<u32>> {
+        let (stream, _) = read(ProtocolKind::Completions, &[events.concat().as_bytes()]);
+        stream.chunks.iter().map(|chunk| chunk.tokens).collect()
+    }
+
+    #[test]
+    fn running_counts_give_the_tokens_of_each_chunk() {
+        let events = [completion("a", Some(3)), completion("b", Some(4)), completion("c", Some(8))];
+        assert_eq!(tokens_of_chunks(&events), [Some(3), Some(1), Some(4)]);
+    }
+
+    #[test]
+    fn a_count_on_the_last_chunk_alone_says_nothing_of_that_chunk() {
+        let events = [completion("a", None), completion("b", None), completion("c", Some(8))];
+        assert_eq!(tokens_of_chunks(&events), [None, None, None]);
+    }
+
+    #[test]
+    fn every_bad_ending_has_its_reason() {
+        let a = completion("a", None);
+        for (stream, expected) in [
+            (format!("{a}data: {{\"error\":{{\"message\":\"oom\"}}}}\n\n"), Failure::ServerError),
+            (format!("{a}data: {{\"cho\n\ndata: [DONE]\n\n"), Failure::BadJson),
+            (a.clone(), Failure::Truncated),
+            (format!("{a}data: {{\"choices\":[{{\"te"), Failure::Truncated),
+            ("data: [DONE]\n\n".to_owned(), Failure::Empty),
+            (String::new(), Failure::Truncated),
+            (r#"{"choices":[{"text":"all at once"}]}"#.to_owned(), Failure::BadJson),
+        ] {
+            let (_, outcome) = read(ProtocolKind::Completions, &[stream.as_bytes()]);
+            assert_eq!(failure(&outcome), Some(expected), "{stream}");
+        }
+    }
+
+    #[test]
+    fn either_end_mark_will_do() {
+        let finished = "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\n";
+        let done = format!("{}data: [DONE]\n\n", completion("a", None));
+        let done_without_blank_line = format!("{}data: [DONE]", completion("a", None));
+        for stream in [finished, &done, &done_without_blank_line] {
+            let (_, outcome) = read(ProtocolKind::Completions, &[stream.as_bytes()]);
+            assert_eq!(outcome, Outcome::Completed, "{stream}");
+        }
+    }
+
+    #[test]
+    fn an_interruption_after_the_end_mark_does_not_undo_the_answer() {
+        for (stream, expected) in [
+            (completion("a", None), Some(Failure::Timeout)),
+            (format!("{}data: [DONE]\n\n", completion("a", None)), None),
+        ] {
+            let mut reader = StreamReader::new(ProtocolKind::Completions);
+            reader.feed(stream.as_bytes(), ms(1));
+            let late = (Failure::Timeout, "late".to_owned());
+            let (_, outcome) = reader.finish(ms(2), Some(late));
+            assert_eq!(failure(&outcome), expected);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A load and a seed in, the offset of every arrival out. Pure: made before the run, the same each time.
+
+use std::time::Duration;
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha12Rng;
+
+use crate::load::{ArrivalProcess, Load, Rate};
+
+/// When requests are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// Each at its offset from the start of the case; in order.
+    Open(Vec<Duration>),
+    /// `requests` in all, by so many users: each sends its next when its last has ended.
+    Closed {
+        /// Users.
+        users: usize,
+        /// Requests in all.
+        requests: usize,
+    },
+}
+
+impl Schedule {
+    /// The schedule of `requests` arrivals under `load`.
+    pub fn new(load: Load, arrivals: ArrivalProcess, requests: usize, seed: u64) -> Self {
+        match load {
+            Load::Infinite => Self::Open(vec![Duration::ZERO; requests]),
+            Load::Open(rate) => Self::Open(open(rate, arrivals, requests, seed)),
+            Load::Closed(users) => Self::Closed { users: users.get(), requests },
+        }
+    }
+
+    /// Requests in all.
+    pub fn requests(&self) -> usize {
+        match self {
+            Self::Open(offsets) => offsets.len(),
+            Self::Closed { requests, .. } => *requests,
+        }
+    }
+}
+
+/// Offsets in order. The first arrival of a constant rate is at zero; of a Poisson process, one gap
+/// after it. Offsets are sums of `f64` seconds, so no rounding adds up over a long run.
+fn open(rate: Rate, arrivals: ArrivalProcess, requests: usize, seed: u64) -> Vec<Duration> {
+    let mean_gap_s = 1.0 / rate.as_per_s();
+    match arrivals {
+        ArrivalProcess::Constant => {
+            (0..requests).map(|n| Duration::from_secs_f64(n as f64 * mean_gap_s)).collect()
+        }
+        ArrivalProcess::Poisson => {
+            let mut rng = ChaCha12Rng::seed_from_u64(seed);
+            let mut at_s = 0.0;
+            let mut next = || {
+                // The inverse of the exponential distribution; the draw is below 1.
+                at_s -= mean_gap_s * (1.0 - rng.random::<f64>()).ln();
+                Duration::from_secs_f64(at_s)
+            };
+            (0..requests).map(|_| next()).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offsets(load: &str, arrivals: ArrivalProcess, requests: usize, seed: u64) -> Vec<Duration> {
+        match Schedule::new(load.parse().unwrap(), arrivals, requests, seed) {
+            Schedule::Open(offsets) => offsets,
+            closed => panic!("{closed:?}"),
+        }
+    }
+
+    #[test]
+    fn a_constant_rate_has_equal_gaps_that_do_not_drift() {
+        let offsets = offsets("3qps", ArrivalProcess::Constant, 30_001, 0);
+        assert_eq!(offsets[30_000], Duration::from_secs(10_000));
+        assert_eq!(offsets[1], Duration::from_secs_f64(1.0 / 3.0));
+    }
+
+    #[test]
+    fn poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process() {
+        let n = 100_000;
+        let offsets = offsets("200qps", ArrivalProcess::Poisson, n, 7);
+        let gaps: Vec<f64> =
+            offsets.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+        let cv = variance.sqrt() / mean;
+        // Three standard errors: 1/√n of the mean, and of the coefficient of variation too.
+        let error = 3.0 / (n as f64).sqrt();
+        assert!((mean * 200.0 - 1.0).abs() < error, "mean gap {mean}");
+        assert!((cv - 1.0).abs() < error, "coefficient of variation {cv}");
+    }
+
+    #[test]
+    fn the_seed_decides_the_schedule() {
+        let of_seed = |seed| offsets("4qps", ArrivalProcess::Poisson, 50, seed);
+        assert_eq!(of_seed(1), of_seed(1));
+        assert_ne!(of_seed(1), of_seed(2));
+        assert!(of_seed(1).is_sorted());
+    }
+
+    #[test]
+    fn infinite_means_all_at_once() {
+        assert_eq!(offsets("inf", ArrivalProcess::Poisson, 3, 0), [Duration::ZERO; 3]);
+    }
+
+    #[test]
+    fn a_closed_loop_has_users_instead_of_offsets() {
+        let schedule = Schedule::new("2conc".parse().unwrap(), ArrivalProcess::Poisson, 5, 0);
+        assert_eq!(schedule, Schedule::Closed { users: 2, requests: 5 });
+        assert_eq!(schedule.requests(), 5);
+    }
+}

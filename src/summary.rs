@@ -1,0 +1,481 @@
+//! Records in, statistics out. Pure: judges nothing, prints nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::metric::{Latency, Quantity, Scalar, Statistic};
+use crate::record::{Completed, Failure, Outcome, RequestRecord};
+use crate::samples::{Pool, Samples};
+use crate::slo::Goodput;
+use crate::tokens::RequestTokens;
+
+/// A record with its token counts.
+pub type Counted = (RequestRecord, RequestTokens);
+
+/// The most tokens a chunk may hold on average for a chunk to be taken for a token.
+const MAX_TOKENS_PER_CHUNK: f64 = 1.05;
+/// From this gap on, two counts of the same tokens disagree.
+const MAX_COUNT_GAP: f64 = 0.01;
+
+/// The statistics of one case.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Requests that completed.
+    pub completed: u64,
+    /// Requests that did not, by reason.
+    pub failures: BTreeMap<Failure, Failures>,
+    /// From the first `sent` to the last `ended`; zero where nothing was sent.
+    pub span: Duration,
+    /// Token counts of completed requests.
+    pub tokens: Tokens,
+    /// Samples of each latency of completed requests, or why there are none.
+    pub latencies: BTreeMap<Latency, Result<Samples, String>>,
+    /// Each scalar that is known.
+    pub scalars: BTreeMap<Scalar, f64>,
+    /// What a reader of the numbers should know.
+    pub warnings: Vec<String>,
+}
+
+/// Requests that failed for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failures {
+    /// How many.
+    pub count: u64,
+    /// What one of them said.
+    pub example: String,
+}
+
+/// Sums and extremes over completed requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tokens {
+    /// Prompt tokens.
+    pub input: u64,
+    /// Generated tokens.
+    pub output: u64,
+    /// The longest prompt.
+    pub max_input: u32,
+    /// The longest answer.
+    pub max_output: u32,
+    /// The longest prompt and answer together.
+    pub max_total: u32,
+    /// Generated tokens by the server's word; `None` unless every request has one.
+    pub output_by_server: Option<u64>,
+    /// Generated tokens by the tokenizer; `None` unless every request has such a count.
+    pub output_by_client: Option<u64>,
+    /// Generated tokens per event with output.
+    pub per_chunk: Option<f64>,
+}
+
+impl Summary {
+    /// Summarizes the requests of a case.
+    pub fn new(requests: &[Counted], goodput: Option<Goodput>) -> Self {
+        let completed: Vec<(Completed<'_>, RequestTokens)> = requests
+            .iter()
+            .filter_map(|(record, tokens)| Some((record.completed()?, *tokens)))
+            .collect();
+        let tokens = Tokens::of(&completed);
+        let span = span(requests);
+        let good = goodput.map(|goodput| {
+            completed
+                .iter()
+                .filter(|(completed, tokens)| is_good(*completed, *tokens, goodput))
+                .count()
+        });
+        let mut warnings = Vec::new();
+        warnings.extend(tokens.disagreement());
+        Self {
+            completed: completed.len() as u64,
+            failures: failures(requests),
+            span,
+            tokens,
+            latencies: latencies(requests, &completed, tokens),
+            scalars: scalars(requests.len(), completed.len(), tokens, good, span),
+            warnings,
+        }
+    }
+
+    /// Requests that did not complete.
+    pub fn failed(&self) -> u64 {
+        self.failures.values().map(|failures| failures.count).sum()
+    }
+
+    /// The quantity as objectives see it: in a latency that the server answers for, each failed
+    /// request counts as infinitely slow. `None` where it cannot be known; then [`Self::missing`]
+    /// says why.
+    pub fn quantity(&self, quantity: Quantity) -> Option<f64> {
+        match quantity {
+            Quantity::Scalar(scalar) => self.scalars.get(&scalar).copied(),
+            Quantity::Latency(latency, statistic) => {
+                let empty = Samples::exact(Vec::new());
+                let samples = match self.latencies.get(&latency)? {
+                    Ok(samples) => samples,
+                    // With no request completed there is nothing to say but that all failed.
+                    Err(_) if self.completed == 0 => &empty,
+                    Err(_) => return None,
+                };
+                samples.statistic_with_infinite(statistic, self.infinite(latency, samples))
+            }
+        }
+    }
+
+    /// How many samples an objective on the latency has, the failed requests included.
+    pub fn samples(&self, latency: Latency) -> u64 {
+        match self.latencies.get(&latency) {
+            Some(Ok(samples)) => samples.count() + self.infinite(latency, samples),
+            _ => 0,
+        }
+    }
+
+    /// Why the quantity is not known.
+    pub fn missing(&self, quantity: Quantity) -> String {
+        match quantity {
+            Quantity::Latency(latency, _) => match self.latencies.get(&latency) {
+                Some(Err(reason)) => reason.clone(),
+                _ => "no request has it".to_owned(),
+            },
+            Quantity::Scalar(Scalar::Goodput | Scalar::GoodputRatio) => {
+                "the plan sets no goodput objectives".to_owned()
+            }
+            Quantity::Scalar(_) => "nothing was measured".to_owned(),
+        }
+    }
+
+    /// How many infinitely long samples the failed requests are: one each; in a pool of gaps, as
+    /// many as a completed request has on average.
+    fn infinite(&self, latency: Latency, samples: &Samples) -> u64 {
+        if !latency.is_of_the_server() {
+            return 0;
+        }
+        match samples {
+            Samples::Exact(_) => self.failed(),
+            Samples::Pool(_) => (self.failed() * samples.count()).div_ceil(self.completed.max(1)),
+        }
+    }
+}
+
+fn failures(requests: &[Counted]) -> BTreeMap<Failure, Failures> {
+    let mut failures = BTreeMap::new();
+    for (record, _) in requests {
+        if let Outcome::Failed { failure, message } = &record.outcome {
+            let entry = failures
+                .entry(*failure)
+                .or_insert_with(|| Failures { count: 0, example: message.clone() });
+            entry.count += 1;
+        }
+    }
+    failures
+}
+
+fn span(requests: &[Counted]) -> Duration {
+    let first = requests.iter().map(|(record, _)| record.sent).min().unwrap_or_default();
+    let last = requests.iter().map(|(record, _)| record.ended).max().unwrap_or_default();
+    last.saturating_sub(first)
+}
+
+impl Tokens {
+    fn of(completed: &[(Completed<'_>, RequestTokens)]) -> Self {
+        let mut tokens =
+            Self { output_by_server: Some(0), output_by_client: Some(0), ..Self::default() };
+        let mut chunks = 0;
+        for (view, counts) in completed {
+            let input = counts.input.best().unwrap_or(0);
+            let output = counts.output.best().unwrap_or(0);
+            tokens.input += u64::from(input);
+            tokens.output += u64::from(output);
+            tokens.max_input = tokens.max_input.max(input);
+            tokens.max_output = tokens.max_output.max(output);
+            tokens.max_total = tokens.max_total.max(input + output);
+            let add = |sum: Option<u64>, count: Option<u32>| Some(sum? + u64::from(count?));
+            tokens.output_by_server = add(tokens.output_by_server, counts.output.server);
+            tokens.output_by_client = add(tokens.output_by_client, counts.output.client);
+            chunks += view.record().stream.chunks.len();
+        }
+        if completed.is_empty() {
+            (tokens.output_by_server, tokens.output_by_client) = (None, None);
+        }
+        tokens.per_chunk = (0 < chunks).then(|| tokens.output as f64 / chunks as f64);
+        tokens
+    }
+
+    /// What to say where the server and the tokenizer count differently.
+    fn disagreement(&self) -> Option<String> {
+        let (server, client) = (self.output_by_server? as f64, self.output_by_client? as f64);
+        let gap = (client - server).abs() / server.max(1.0);
+        (MAX_COUNT_GAP < gap).then(|| {
+            format!(
+                "the server counts {server} output tokens and the tokenizer {client} ({:.1} % \
+                 apart): the figures use the server's; is it the model's tokenizer?",
+                gap * 100.0
+            )
+        })
+    }
+}
+
+fn is_good(completed: Completed<'_>, tokens: RequestTokens, goodput: Goodput) -> bool {
+    let tpot = tokens.output.best().and_then(|output| completed.tpot(output));
+    let within = |value: Option<Duration>, limit: Option<Duration>| match (value, limit) {
+        (Some(value), Some(limit)) => value <= limit,
+        (None, _) | (_, None) => true,
+    };
+    within(Some(completed.ttft()), goodput.ttft)
+        && within(tpot, goodput.tpot)
+        && within(Some(completed.e2e()), goodput.e2e)
+}
+
+fn scalars(
+    requests: usize,
+    completed: usize,
+    tokens: Tokens,
+    good: Option<usize>,
+    span: Duration,
+) -> BTreeMap<Scalar, f64> {
+    let mut scalars = BTreeMap::new();
+    if 0 < requests {
+        let ratio = |part: usize| part as f64 / requests as f64;
+        scalars.insert(Scalar::ErrorRatio, ratio(requests - completed));
+        if let Some(good) = good {
+            scalars.insert(Scalar::GoodputRatio, ratio(good));
+        }
+    }
+    if !span.is_zero() {
+        let mut rate = |scalar, count: f64| scalars.insert(scalar, count / span.as_secs_f64());
+        rate(Scalar::RequestThroughput, completed as f64);
+        rate(Scalar::InputThroughput, tokens.input as f64);
+        rate(Scalar::OutputThroughput, tokens.output as f64);
+        rate(Scalar::TotalTokenThroughput, (tokens.input + tokens.output) as f64);
+        if let Some(good) = good {
+            rate(Scalar::Goodput, good as f64);
+        }
+    }
+    scalars
+}
+
+fn latencies(
+    requests: &[Counted],
+    completed: &[(Completed<'_>, RequestTokens)],
+    tokens: Tokens,
+) -> BTreeMap<Latency, Result<Samples, String>> {
+    Latency::ALL
+        .into_iter()
+        .map(|latency| (latency, latency_samples(latency, requests, completed, tokens)))
+        .collect()
+}
+
+fn latency_samples(
+    latency: Latency,
+    requests: &[Counted],
+    completed: &[(Completed<'_>, RequestTokens)],
+    tokens: Tokens,
+) -> Result<Samples, String> {
+    let of_completed = |read: &dyn Fn(Completed<'_>) -> Option<Duration>, none: &str| {
+        let samples: Vec<f64> =
+            completed.iter().filter_map(|(view, _)| read(*view)).map(ms).collect();
+        exact(samples, if completed.is_empty() { "no request completed" } else { none })
+    };
+    let of_all = |read: &dyn Fn(&RequestRecord) -> Option<Duration>, none: &str| {
+        exact(requests.iter().filter_map(|(record, _)| read(record)).map(ms).collect(), none)
+    };
+    match latency {
+        Latency::Ttft => of_completed(&|view| Some(view.ttft()), ""),
+        Latency::Ttfa => of_completed(&|view| view.ttfa(), "no request had answer text"),
+        Latency::E2e => of_completed(&|view| Some(view.e2e()), ""),
+        Latency::ScheduledTtft => of_completed(&|view| Some(view.scheduled_ttft()), ""),
+        Latency::ScheduledE2e => of_completed(&|view| Some(view.scheduled_e2e()), ""),
+        Latency::Lateness => of_all(&|record| Some(record.lateness()), "nothing was sent"),
+        Latency::Connect => {
+            of_all(&|record| record.connect, "every request used an open connection")
+        }
+        Latency::Tpot => exact(
+            completed
+                .iter()
+                .filter_map(|(view, tokens)| view.tpot(tokens.output.best()?))
+                .map(ms)
+                .collect(),
+            "no answer had a token after its first chunk",
+        ),
+        Latency::ChunkGap => pool(completed, |view, pool| {
+            view.record().chunk_gaps().for_each(|gap| pool.record(gap, 1));
+        }),
+        Latency::Itl => itl(completed, tokens),
+    }
+}
+
+/// Gaps between tokens. Where the server counts the tokens of each chunk, a gap is shared by the tokens
+/// of the chunk that ended it.
+fn itl(completed: &[(Completed<'_>, RequestTokens)], tokens: Tokens) -> Result<Samples, String> {
+    let chunks = || completed.iter().flat_map(|(view, _)| &view.record().stream.chunks);
+    if chunks().all(|chunk| chunk.tokens.is_some()) {
+        return pool(completed, |view, pool| {
+            let chunks = &view.record().stream.chunks;
+            for (gap, chunk) in view.record().chunk_gaps().zip(&chunks[1..]) {
+                if let Some(tokens) = chunk.tokens.filter(|tokens| 0 < *tokens) {
+                    pool.record(gap / tokens, u64::from(tokens));
+                }
+            }
+        });
+    }
+    match tokens.per_chunk {
+        Some(per_chunk) if MAX_TOKENS_PER_CHUNK < per_chunk => Err(format!(
+            "a chunk holds {per_chunk:.2} tokens on average and the server does not count the \
+             tokens of each chunk"
+        )),
+        _ => pool(completed, |view, pool| {
+            view.record().chunk_gaps().for_each(|gap| pool.record(gap, 1));
+        }),
+    }
+}
+
+fn pool(
+    completed: &[(Completed<'_>, RequestTokens)],
+    add: impl Fn(Completed<'_>, &mut Pool),
+) -> Result<Samples, String> {
+    let mut pool = Pool::new();
+    completed.iter().for_each(|(view, _)| add(*view, &mut pool));
+    let samples = Samples::Pool(pool);
+    if samples.count() == 0 {
+        return Err("no answer had two chunks".to_owned());
+    }
+    Ok(samples)
+}
+
+fn exact(samples: Vec<f64>, none: &str) -> Result<Samples, String> {
+    if samples.is_empty() {
+        return Err(none.to_owned());
+    }
+    Ok(Samples::exact(samples))
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// Why a sample of `have` says too little about the statistic; `None` where it says enough.
+pub fn too_few(statistic: Statistic, have: u64) -> Option<String> {
+    let need = statistic.min_samples();
+    (have < need).then(|| format!("{statistic} needs {need} samples and there are {have}"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::record::tests::{completed, failed, ms};
+    use crate::tokens::TokenCount;
+
+    /// A record whose server and tokenizer count `output` tokens, and 10 of the prompt.
+    pub(crate) fn counted(record: RequestRecord, output: u32) -> Counted {
+        let count = |tokens| TokenCount { server: Some(tokens), client: Some(tokens) };
+        (record, RequestTokens { input: count(10), output: count(output) })
+    }
+
+    fn quantity(summary: &Summary, text: &str) -> Option<f64> {
+        summary.quantity(text.parse().unwrap())
+    }
+
+    #[test]
+    fn throughput_is_of_completed_requests_over_the_whole_span() {
+        // Sent at 10 ms; the last one ends at 1,010 ms: one second.
+        let mut late = failed(Failure::Timeout);
+        late.ended = ms(1010);
+        let requests = [
+            counted(completed(&[60, 70, 80]), 3),
+            counted(completed(&[60, 90]), 2),
+            counted(late, 9),
+        ];
+        let summary = Summary::new(&requests, None);
+        assert_eq!((summary.completed, summary.failed()), (2, 1));
+        for (scalar, value) in [
+            ("request_throughput", 2.0),
+            ("input_throughput", 20.0),
+            ("output_throughput", 5.0),
+            ("total_token_throughput", 25.0),
+            ("error_ratio", 1.0 / 3.0),
+        ] {
+            assert_eq!(quantity(&summary, scalar), Some(value), "{scalar}");
+        }
+        assert_eq!(quantity(&summary, "goodput"), None);
+    }
+
+    #[test]
+    fn a_failed_request_is_infinitely_slow_to_an_objective() {
+        let mut requests = vec![counted(completed(&[60, 70]), 2); 9];
+        assert_eq!(quantity(&Summary::new(&requests, None), "ttft.max"), Some(50.0));
+        requests.push(counted(failed(Failure::Http(503)), 0));
+        let summary = Summary::new(&requests, None);
+        assert_eq!(quantity(&summary, "ttft.p50"), Some(50.0));
+        for text in ["ttft.max", "ttft.p95", "tpot.mean", "chunk_gap.p95", "scheduled_e2e.p95"] {
+            assert_eq!(quantity(&summary, text), Some(f64::INFINITY), "{text}");
+        }
+        assert_eq!(quantity(&summary, "lateness.max"), Some(10.0), "that is our own delay");
+        let shown = summary.latencies[&Latency::Ttft].as_ref().unwrap();
+        assert_eq!(shown.count(), 9, "what is shown is of completed requests");
+    }
+
+    #[test]
+    fn with_nothing_completed_every_latency_is_infinite_and_no_figure_is_zero() {
+        let summary = Summary::new(&[counted(failed(Failure::Connect), 0)], None);
+        for text in ["ttft.p50", "tpot.mean", "chunk_gap.p99", "e2e.p99"] {
+            assert_eq!(quantity(&summary, text), Some(f64::INFINITY), "{text}");
+        }
+        assert!(summary.latencies[&Latency::Ttft].is_err());
+        let nothing = Summary::new(&[], None);
+        assert_eq!(quantity(&nothing, "error_ratio"), None);
+        assert_eq!(quantity(&nothing, "ttft.p50"), None);
+    }
+
+    #[test]
+    fn failures_are_counted_by_reason_with_an_example() {
+        let requests = [Failure::Http(500), Failure::Truncated, Failure::Http(500)]
+            .map(|failure| counted(failed(failure), 0));
+        let summary = Summary::new(&requests, None);
+        let reasons: Vec<(String, u64)> = summary
+            .failures
+            .iter()
+            .map(|(failure, failures)| (failure.to_string(), failures.count))
+            .collect();
+        assert_eq!(reasons, [("http_500".to_owned(), 2), ("truncated".to_owned(), 1)]);
+        assert_eq!(summary.failures[&Failure::Http(500)].example, "it said http_500");
+    }
+
+    #[test]
+    fn goodput_counts_requests_that_meet_every_objective() {
+        let goodput = Goodput { ttft: Some(ms(50)), tpot: Some(ms(10)), e2e: None };
+        let requests = [
+            counted(completed(&[60, 70]), 2),
+            counted(completed(&[61, 70]), 2),
+            counted(completed(&[60, 71]), 2),
+            counted(completed(&[60]), 1),
+            counted(failed(Failure::Truncated), 0),
+        ];
+        let summary = Summary::new(&requests, Some(goodput));
+        assert_eq!(quantity(&summary, "goodput_ratio"), Some(0.4), "a single token has no tpot");
+    }
+
+    #[test]
+    fn itl_is_known_only_where_a_chunk_is_a_token_or_is_counted() {
+        let itl = |requests: &[Counted]| {
+            let summary = Summary::new(requests, None);
+            summary.latencies[&Latency::Itl].clone().map(|samples| {
+                (samples.count(), samples.statistic(Statistic::Mean).unwrap().round())
+            })
+        };
+        assert_eq!(itl(&[counted(completed(&[60, 70, 80]), 3)]), Ok((2, 10.0)));
+
+        let eight_a_chunk = completed(&[60, 140, 220]);
+        let error = itl(&[counted(eight_a_chunk.clone(), 24)]).unwrap_err();
+        assert!(error.contains("8.00 tokens on average"), "{error}");
+
+        let mut with_counts = eight_a_chunk;
+        with_counts.stream.chunks.iter_mut().for_each(|chunk| chunk.tokens = Some(8));
+        assert_eq!(itl(&[counted(with_counts, 24)]), Ok((16, 10.0)));
+    }
+
+    #[test]
+    fn counts_that_disagree_are_a_warning() {
+        let (record, mut tokens) = counted(completed(&[60, 70]), 100);
+        assert_eq!(Summary::new(&[(record.clone(), tokens)], None).warnings, [""; 0]);
+        tokens.output.client = Some(102);
+        let summary = Summary::new(&[(record, tokens)], None);
+        assert!(summary.warnings[0].contains("2.0 % apart"), "{:?}", summary.warnings);
+        assert_eq!(summary.tokens.output, 100, "the server's count is the one used");
+    }
+}

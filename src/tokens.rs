@@ -1,0 +1,53 @@
+//! How many tokens a request had, by the server's word and by the tokenizer's. Pure.
+
+use crate::record::RequestRecord;
+use crate::tokenizer::Tokenizer;
+use crate::workload::PromptRequest;
+
+/// Two counts of the same tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenCount {
+    /// By the server's `usage`.
+    pub server: Option<u32>,
+    /// By the tokenizer.
+    pub client: Option<u32>,
+}
+
+impl TokenCount {
+    /// The server's count, which knows what the model saw; the tokenizer's where there is none.
+    pub fn best(self) -> Option<u32> {
+        self.server.or(self.client)
+    }
+}
+
+/// The tokens of one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestTokens {
+    /// Of the prompt.
+    pub input: TokenCount,
+    /// Of the answer and the reasoning.
+    pub output: TokenCount,
+}
+
+/// Counts the tokens of one request.
+pub fn count(
+    record: &RequestRecord,
+    request: &PromptRequest,
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<RequestTokens> {
+    let usage = record.stream.usage;
+    let mut client = tokenizer.count_output(&record.stream.text)?;
+    if !record.stream.reasoning.is_empty() {
+        client += tokenizer.count_output(&record.stream.reasoning)?;
+    }
+    Ok(RequestTokens {
+        input: TokenCount {
+            server: usage.and_then(|usage| usage.prompt_tokens),
+            client: Some(request.prompt_tokens),
+        },
+        output: TokenCount {
+            server: usage.and_then(|usage| usage.completion_tokens),
+            client: Some(client),
+        },
+    })
+}

@@ -1,0 +1,148 @@
+//! Objectives and statistics in, a verdict out. Pure.
+
+use serde::Serialize;
+
+use crate::metric::Quantity;
+use crate::slo::Slo;
+use crate::summary::{Summary, too_few};
+
+/// How a case ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every objective was met and the measurement is valid.
+    Pass,
+    /// At least one objective was missed.
+    SloMissed,
+    /// The numbers say too little for an objective, and none was missed.
+    Invalid,
+}
+
+impl Verdict {
+    /// The name in tables and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::SloMissed => "slo missed",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// One objective and what the case made of it.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// The objective.
+    pub slo: Slo,
+    /// The value, failed requests counted as infinitely slow; `None` where it is not known.
+    pub value: Option<f64>,
+    /// What follows.
+    pub finding: Finding,
+}
+
+/// Whether an objective was met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It was.
+    Met,
+    /// It was not.
+    Missed,
+    /// Nobody can say; why.
+    Unknown(String),
+}
+
+/// Judges each objective.
+pub fn judge(slos: &[Slo], summary: &Summary) -> Vec<Judgement> {
+    slos.iter()
+        .map(|slo| {
+            let value = summary.quantity(slo.quantity);
+            Judgement { slo: slo.clone(), value, finding: finding(slo, value, summary) }
+        })
+        .collect()
+}
+
+fn finding(slo: &Slo, value: Option<f64>, summary: &Summary) -> Finding {
+    let Some(value) = value else { return Finding::Unknown(summary.missing(slo.quantity)) };
+    if value.is_infinite() && !slo.is_met_by(value) {
+        // Failed requests decide it, however few there are of others.
+        return Finding::Missed;
+    }
+    if let Quantity::Latency(latency, statistic) = slo.quantity
+        && let Some(reason) = too_few(statistic, summary.samples(latency))
+    {
+        return Finding::Unknown(reason);
+    }
+    if slo.is_met_by(value) { Finding::Met } else { Finding::Missed }
+}
+
+/// The verdict that the judgements add up to.
+pub fn verdict(judgements: &[Judgement]) -> Verdict {
+    let any = |wanted: fn(&Finding) -> bool| {
+        judgements.iter().any(|judgement| wanted(&judgement.finding))
+    };
+    if any(|finding| *finding == Finding::Missed) {
+        Verdict::SloMissed
+    } else if any(|finding| matches!(finding, Finding::Unknown(_))) {
+        Verdict::Invalid
+    } else {
+        Verdict::Pass
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Failure;
+    use crate::record::tests::{completed, failed};
+    use crate::summary::tests::counted;
+
+    fn judged(slos: &[&str], completed_requests: usize, failures: usize) -> Vec<Judgement> {
+        let mut requests = vec![counted(completed(&[60, 70]), 2); completed_requests];
+        requests.extend(vec![counted(failed(Failure::Http(503)), 0); failures]);
+        let slos: Vec<Slo> = slos.iter().map(|text| text.parse().unwrap()).collect();
+        judge(&slos, &Summary::new(&requests, None))
+    }
+
+    #[test]
+    fn a_case_passes_if_every_objective_is_met() {
+        let judgements =
+            judged(&["ttft.p99 < 51ms", "tpot.mean < 11ms", "error_ratio == 0"], 100, 0);
+        assert_eq!(verdict(&judgements), Verdict::Pass);
+        assert_eq!(verdict(&[]), Verdict::Pass);
+    }
+
+    #[test]
+    fn one_missed_objective_is_enough() {
+        let judgements = judged(&["ttft.p99 < 50ms", "tpot.mean < 11ms"], 100, 0);
+        assert_eq!(judgements[0].finding, Finding::Missed);
+        assert_eq!(judgements[1].finding, Finding::Met);
+        assert_eq!(verdict(&judgements), Verdict::SloMissed);
+    }
+
+    #[test]
+    fn a_server_does_not_pass_by_refusing() {
+        // Two of a hundred refused: the 99th percentile is infinite.
+        let judgements = judged(&["ttft.p99 < 10s"], 98, 2);
+        assert_eq!(judgements[0].finding, Finding::Missed);
+        assert_eq!(judgements[0].value, Some(f64::INFINITY));
+        let judgements = judged(&["ttft.p50 < 10s"], 0, 10);
+        assert_eq!(judgements[0].finding, Finding::Missed);
+    }
+
+    #[test]
+    fn too_few_samples_decide_nothing() {
+        let judgements = judged(&["ttft.p99 < 51ms"], 99, 0);
+        let Finding::Unknown(reason) = &judgements[0].finding else { panic!("{judgements:?}") };
+        assert_eq!(reason, "p99 needs 100 samples and there are 99");
+        assert_eq!(verdict(&judgements), Verdict::Invalid);
+        let judgements = judged(&["ttft.p99 < 51ms", "error_ratio == 0"], 50, 1);
+        assert_eq!(verdict(&judgements), Verdict::SloMissed, "a miss outweighs a doubt");
+    }
+
+    #[test]
+    fn an_unknown_quantity_is_no_pass() {
+        let judgements = judged(&["goodput_ratio > 0.9"], 100, 0);
+        assert!(matches!(judgements[0].finding, Finding::Unknown(_)));
+        assert_eq!(verdict(&judgements), Verdict::Invalid);
+    }
+}

@@ -1,0 +1,168 @@
+//! Wire protocols: what is sent, and what each event of the answer means. One file a protocol, all
+//! pure: bytes in, meaning out; no sockets, no time.
+
+use serde::Deserialize;
+
+mod chat;
+mod completions;
+mod openai;
+mod sse;
+
+pub use openai::OpenAiRequest as Request;
+pub use sse::SseParser;
+
+/// What speaks at a backend's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendKind {
+    /// MAX Serve, completions.
+    Modular,
+    /// MAX Serve, chat.
+    ModularChat,
+    /// vLLM, completions.
+    Vllm,
+    /// vLLM, chat.
+    VllmChat,
+    /// SGLang, completions.
+    Sglang,
+    /// SGLang, chat.
+    SglangChat,
+    /// llama.cpp, completions.
+    LlamaCpp,
+    /// llama.cpp, chat.
+    LlamaCppChat,
+    /// Any OpenAI-compatible server, completions.
+    #[serde(rename = "openai")]
+    #[value(name = "openai")]
+    OpenAi,
+    /// Any OpenAI-compatible server, chat.
+    #[serde(rename = "openai-chat")]
+    #[value(name = "openai-chat")]
+    OpenAiChat,
+    /// The embedded engine, started by the harness.
+    Sim,
+}
+
+impl BackendKind {
+    /// The name in configs, flags and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Modular => "modular",
+            Self::ModularChat => "modular-chat",
+            Self::Vllm => "vllm",
+            Self::VllmChat => "vllm-chat",
+            Self::Sglang => "sglang",
+            Self::SglangChat => "sglang-chat",
+            Self::LlamaCpp => "llama-cpp",
+            Self::LlamaCppChat => "llama-cpp-chat",
+            Self::OpenAi => "openai",
+            Self::OpenAiChat => "openai-chat",
+            Self::Sim => "sim",
+        }
+    }
+
+    /// The protocol spoken; `None` for the embedded engine, which speaks them all.
+    pub fn protocol(self) -> Option<ProtocolKind> {
+        match self {
+            Self::Modular | Self::Vllm | Self::Sglang | Self::LlamaCpp | Self::OpenAi => {
+                Some(ProtocolKind::Completions)
+            }
+            Self::ModularChat
+            | Self::VllmChat
+            | Self::SglangChat
+            | Self::LlamaCppChat
+            | Self::OpenAiChat => Some(ProtocolKind::Chat),
+            Self::Sim => None,
+        }
+    }
+
+    /// Whether the engine knows `ignore_eos`, a field that OpenAI's own API refuses.
+    pub fn knows_ignore_eos(self) -> bool {
+        !matches!(self, Self::OpenAi | Self::OpenAiChat)
+    }
+}
+
+/// The wire protocols by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProtocolKind {
+    /// OpenAI completions, streamed.
+    Completions,
+    /// OpenAI chat completions, streamed.
+    Chat,
+}
+
+impl ProtocolKind {
+    /// The name in configs and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completions => "completions",
+            Self::Chat => "chat",
+        }
+    }
+
+    /// The path below the base URL unless the backend names another.
+    pub fn default_endpoint(self) -> &'static str {
+        match self {
+            Self::Completions => "/v1/completions",
+            Self::Chat => "/v1/chat/completions",
+        }
+    }
+
+    /// The JSON body of a request.
+    pub fn body(self, request: &Request<'_>) -> serde_json::Map<String, serde_json::Value> {
+        match self {
+            Self::Completions => completions::body(request),
+            Self::Chat => chat::body(request),
+        }
+    }
+
+    /// What the data of one event means.
+    pub fn read(self, data: &[u8]) -> Result<Event, EventError> {
+        match self {
+            Self::Completions => completions::read(data),
+            Self::Chat => chat::read(data),
+        }
+    }
+}
+
+/// What the body of an error response says: the message of its error object, else the text itself.
+pub fn error_message(body: &[u8]) -> String {
+    match serde_json::from_slice::<serde_json::Value>(body) {
+        Ok(value) => openai::error_message(value.get("error").unwrap_or(&value)),
+        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
+    }
+}
+
+/// What one event of a stream brought. Most bring one thing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// Answer text; may be empty.
+    pub text: String,
+    /// Reasoning text; may be empty.
+    pub reasoning: String,
+    /// Whether it holds part of a tool call.
+    pub tool_call: bool,
+    /// Why the server stopped, where this event ends the answer.
+    pub finish_reason: Option<String>,
+    /// Token counts so far, where the event has them.
+    pub usage: Option<crate::record::Usage>,
+    /// The end mark of the stream.
+    pub done: bool,
+}
+
+impl Event {
+    /// Whether it holds generated output, and so moves the clock.
+    pub fn has_output(&self) -> bool {
+        !self.text.is_empty() || !self.reasoning.is_empty() || self.tool_call
+    }
+}
+
+/// Why an event ends its request as failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventError {
+    /// It is an error object; what it says.
+    Server(String),
+    /// It is not what the protocol says; why.
+    BadJson(String),
+}

@@ -1,0 +1,136 @@
+//! What OpenAI's completions and chat have in common: sampling fields, usage, error objects. Pure.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::{Event, EventError};
+use crate::record::Usage;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenAiRequest<'a> {
+    /// What the server calls the model.
+    pub model: &'a str,
+    /// The prompt.
+    pub prompt: &'a str,
+    /// The longest answer, tokens.
+    pub output_tokens: u32,
+    /// Whether the answer is kept from ending before its length.
+    pub ignore_eos: bool,
+    /// Whether `min_tokens` is sent, equal to the length.
+    pub min_tokens: bool,
+    /// Whether usage counts are asked for.
+    pub include_usage: bool,
+}
+
+/// The fields that both protocols have. The sampling is greedy, as in MAX's script.
+pub(super) fn common(request: &OpenAiRequest<'_>) -> Map<String, Value> {
+    let mut body = Map::new();
+    body.insert("model".into(), json!(request.model));
+    body.insert("max_tokens".into(), json!(request.output_tokens));
+    body.insert("temperature".into(), json!(0.0));
+    body.insert("stream".into(), json!(true));
+    if request.ignore_eos {
+        body.insert("ignore_eos".into(), json!(true));
+    }
+    if request.min_tokens {
+        body.insert("min_tokens".into(), json!(request.output_tokens));
+    }
+    if request.include_usage {
+        body.insert("stream_options".into(), json!({ "include_usage": true }));
+    }
+    body
+}
+
+/// One event's object. Every field may be missing: servers differ.
+#[derive(Deserialize)]
+#[serde(bound = "C: DeserializeOwned")]
+struct Chunk<C> {
+    choices: Option<Vec<C>>,
+    usage: Option<WireUsage>,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct WireUsage {
+    prompt_tokens: Option<u32>,
+    completion_tokens: Option<u32>,
+    prompt_tokens_details: Option<PromptTokensDetails>,
+}
+
+#[derive(Deserialize)]
+struct PromptTokensDetails {
+    cached_tokens: Option<u32>,
+}
+
+impl From<WireUsage> for Usage {
+    fn from(usage: WireUsage) -> Self {
+        Self {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            cached_tokens: usage.prompt_tokens_details.and_then(|details| details.cached_tokens),
+        }
+    }
+}
+
+/// Reads an event's data; `add` puts what one choice brought into the event.
+pub(super) fn read<C: DeserializeOwned>(
+    data: &[u8],
+    add: impl Fn(C, &mut Event),
+) -> Result<Event, EventError> {
+    if data.trim_ascii() == b"[DONE]" {
+        return Ok(Event { done: true, ..Event::default() });
+    }
+    let chunk: Chunk<C> =
+        serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))?;
+    if let Some(error) = chunk.error.filter(|error| !error.is_null()) {
+        return Err(EventError::Server(error_message(&error)));
+    }
+    let mut event = Event { usage: chunk.usage.map(Usage::from), ..Event::default() };
+    for choice in chunk.choices.into_iter().flatten() {
+        add(choice, &mut event);
+    }
+    Ok(event)
+}
+
+/// What an error object says: its `message` where it has one.
+pub(super) fn error_message(error: &Value) -> String {
+    match error.get("message").unwrap_or(error) {
+        Value::String(message) => message.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::wire) fn request() -> OpenAiRequest<'static> {
+        OpenAiRequest {
+            model: "m",
+            prompt: "hi",
+            output_tokens: 7,
+            ignore_eos: true,
+            min_tokens: false,
+            include_usage: true,
+        }
+    }
+
+    #[test]
+    fn optional_fields_are_sent_only_where_asked_for() {
+        let body = common(&request());
+        assert_eq!(body["ignore_eos"], true);
+        assert_eq!(body["stream_options"]["include_usage"], true);
+        assert!(!body.contains_key("min_tokens"));
+        let plain = OpenAiRequest {
+            ignore_eos: false,
+            min_tokens: true,
+            include_usage: false,
+            ..request()
+        };
+        let body = common(&plain);
+        assert_eq!(body["min_tokens"], 7);
+        assert!(!body.contains_key("ignore_eos") && !body.contains_key("stream_options"));
+    }
+}

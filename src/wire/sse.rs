@@ -1,0 +1,179 @@
+//! Bytes in, the data of each server-sent event out, however the bytes were cut. Follows the WHATWG
+//! rules (HTML Living Standard, 9.2.6 "Interpreting an event stream"). Knows no JSON, no time.
+
+/// Splits a stream of bytes into events.
+///
+/// Lines end in LF, CR or CRLF; a field is `name: value` with one optional space; several `data`
+/// lines are joined by LF; a blank line ends the event; comments and other fields are skipped.
+#[derive(Clone, Debug)]
+pub struct SseParser {
+    /// The line that has begun and not ended.
+    line: Vec<u8>,
+    /// The data of the event that has begun.
+    data: Vec<u8>,
+    has_data: bool,
+    /// The last byte was a CR, so an LF that follows belongs to it.
+    after_cr: bool,
+    /// The byte-order mark may only stand before the first line.
+    first_line: bool,
+}
+
+impl Default for SseParser {
+    fn default() -> Self {
+        Self {
+            line: Vec::new(),
+            data: Vec::new(),
+            has_data: false,
+            after_cr: false,
+            first_line: true,
+        }
+    }
+}
+
+impl SseParser {
+    /// Takes the next bytes and calls `on_event` with the data of each event that they complete.
+    pub fn feed(&mut self, mut bytes: &[u8], mut on_event: impl FnMut(&[u8])) {
+        if self.after_cr && bytes.first() == Some(&b'\n') {
+            bytes = &bytes[1..];
+        }
+        if !bytes.is_empty() {
+            self.after_cr = false;
+        }
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n' || byte == b'\r') {
+            let (line, rest) = bytes.split_at(end);
+            if self.line.is_empty() {
+                self.end_line(line, &mut on_event);
+            } else {
+                let mut whole = std::mem::take(&mut self.line);
+                whole.extend_from_slice(line);
+                self.end_line(&whole, &mut on_event);
+                // Keep the allocation for the next line that is cut.
+                whole.clear();
+                self.line = whole;
+            }
+            bytes = match rest {
+                [b'\r', b'\n', after @ ..] => after,
+                [b'\r'] => {
+                    self.after_cr = true;
+                    &[]
+                }
+                [_, after @ ..] => after,
+                [] => &[],
+            };
+        }
+        self.line.extend_from_slice(bytes);
+    }
+
+    /// The stream has ended: hands over an event whose blank line is missing. The standard drops
+    /// it; a server that closes right after its last line has still sent it.
+    pub fn finish(&mut self, mut on_event: impl FnMut(&[u8])) {
+        let line = std::mem::take(&mut self.line);
+        if !line.is_empty() {
+            self.end_line(&line, &mut on_event);
+        }
+        self.end_event(&mut on_event);
+    }
+
+    fn end_line(&mut self, line: &[u8], on_event: &mut impl FnMut(&[u8])) {
+        let line = match (self.first_line, line) {
+            (true, [0xEF, 0xBB, 0xBF, rest @ ..]) => rest,
+            _ => line,
+        };
+        self.first_line = false;
+        if line.is_empty() {
+            return self.end_event(on_event);
+        }
+        let value = match line.strip_prefix(b"data") {
+            Some([b':', b' ', value @ ..] | [b':', value @ ..]) => value,
+            Some([]) => &[],
+            _ => return,
+        };
+        if self.has_data {
+            self.data.push(b'\n');
+        }
+        self.data.extend_from_slice(value);
+        self.has_data = true;
+    }
+
+    fn end_event(&mut self, on_event: &mut impl FnMut(&[u8])) {
+        if self.has_data {
+            on_event(&self.data);
+        }
+        self.data.clear();
+        self.has_data = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn events<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+        let mut parser = SseParser::default();
+        let mut events = Vec::new();
+        let mut keep = |data: &[u8]| events.push(String::from_utf8(data.to_vec()).unwrap());
+        for part in parts {
+            parser.feed(part, &mut keep);
+        }
+        parser.finish(&mut keep);
+        events
+    }
+
+    #[test]
+    fn fields_are_read_as_the_standard_says() {
+        for (stream, expected) in [
+            ("data: a\n\ndata: b\n\n", &["a", "b"][..]),
+            ("data:a\n\n", &["a"]),
+            ("data:  a \n\n", &[" a "]),
+            ("data: a\ndata: b\n\n", &["a\nb"]),
+            ("data\n\n", &[""]),
+            ("data:\n\n", &[""]),
+            (": ping\n\ndata: a\n\n", &["a"]),
+            ("event: x\nid: 7\nretry: 10\ndata: a\n\n", &["a"]),
+            ("event: x\n\n", &[]),
+            ("database: a\n\n", &[]),
+            ("\n\n\n", &[]),
+            ("\u{feff}data: a\n\n", &["a"]),
+            ("data: a\n\n\u{feff}data: b\n\n", &["a"]),
+            ("data: a\r\n\r\ndata: b\r\n\r\n", &["a", "b"]),
+            ("data: a\r\rdata: b\r\r", &["a", "b"]),
+            ("data: a\n\r\ndata: b\r\n\n", &["a", "b"]),
+            ("data: a", &["a"]),
+            ("data: a\n", &["a"]),
+            ("", &[]),
+        ] {
+            assert_eq!(events([stream.as_bytes()]), expected, "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_at_any_position_changes_nothing() {
+        let lf = "\u{feff}: hi\n\ndata: {\"t\":\"h\u{e9}llo  \u{1f600}\"}\n\nevent: e\ndata:x\ndata: y\n\n";
+        for stream in [lf.to_owned(), lf.replace('\n', "\r\n"), lf.replace('\n', "\r")] {
+            let stream = stream.as_bytes();
+            let whole = events([stream]);
+            assert_eq!(whole, ["{\"t\":\"h\u{e9}llo  \u{1f600}\"}", "x\ny"]);
+            assert_eq!(events(stream.chunks(1)), whole, "byte by byte");
+            for cut in 0..=stream.len() {
+                assert_eq!(events([&stream[..cut], &stream[cut..]]), whole, "cut at {cut}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_cut_anywhere_give_the_same_events(
+            stream in "(data: ?[a-z]{0,3}|:|event: x|\r\n|\n|\r|[ -~]){0,12}",
+            cuts in prop::collection::vec(0usize..64, 0..6),
+        ) {
+            let bytes = stream.as_bytes();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let parts = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
+            prop_assert_eq!(events(parts), events([bytes]));
+        }
+    }
+}
