@@ -1,1 +1,5 @@
-fn main() {}
+//! Every case of `serving.toml`, as `cargo bench` runs it.
+
+fn main() -> std::process::ExitCode {
+    servebench::main!()
+}

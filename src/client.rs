@@ -1,11 +1,11 @@
 //! Performs one request: sends it, stamps each read, classifies the ending. Knows nothing of pacing
 //! or counting. The only user of `reqwest`.
 
-use std::cell::Cell;
 use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -70,6 +70,27 @@ tokio::task_local! {
     static CONNECT: Arc<Connect>;
 }
 
+/// A stamp that the watchdog reads while the reader sets it.
+#[derive(Debug)]
+struct Stamp(AtomicU64);
+
+impl Stamp {
+    fn new(at: Duration) -> Self {
+        let stamp = Self(AtomicU64::new(0));
+        stamp.set(at);
+        stamp
+    }
+
+    fn set(&self, at: Duration) {
+        // 584 years fit.
+        self.0.store(at.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
 struct Connect {
     clock: Clock,
     opened: OnceLock<Opened>,
@@ -109,7 +130,7 @@ impl Client {
     /// Sends `body` and reads the answer to its end, its failure, its limits or a stop.
     pub async fn send(&self, clock: Clock, body: Bytes, limits: Limits, stop: &Stop) -> Exchange {
         let begun = clock.now();
-        let last_byte = Cell::new(begun);
+        let last_byte = Stamp::new(begun);
         let mut reader = StreamReader::new(self.protocol);
         let connect = Arc::new(Connect { clock, opened: OnceLock::new() });
         let exchange = self.exchange(clock, body, &mut reader, &last_byte);
@@ -137,7 +158,7 @@ impl Client {
         clock: Clock,
         body: Bytes,
         reader: &mut StreamReader,
-        last_byte: &Cell<Duration>,
+        last_byte: &Stamp,
     ) -> Option<(Failure, String)> {
         let request = self.http.post(self.url.clone()).body(body).send();
         let mut response = match request.await {
@@ -208,7 +229,7 @@ impl Client {
 async fn watch(
     clock: Clock,
     begun: Duration,
-    last_byte: &Cell<Duration>,
+    last_byte: &Stamp,
     limits: Limits,
 ) -> (Failure, String) {
     let deadline = begun + limits.timeout;

@@ -1,24 +1,130 @@
-//! servebench
-pub mod client;
-pub mod clock;
-pub mod config;
-pub mod duration;
-pub mod engine;
-pub mod flags;
-pub mod load;
+//! Benchmarks LLM serving as an ordinary `cargo bench`: drives a streaming endpoint with an exact load,
+//! measures TTFT, TPOT and throughput, judges them by objectives, and fails the build when one is
+//! missed.
+//!
+//! # In `cargo bench`
+//!
+//! ```toml
+//! # Cargo.toml
+//! [dev-dependencies]
+//! servebench = "0.1"
+//!
+//! [lib]
+//! bench = false        # else the library's own harness refuses our flags
+//!
+//! [[bench]]
+//! name = "serving"
+//! harness = false
+//! ```
+//!
+//! ```no_run
+//! // benches/serving.rs; the plan is benches/serving.toml
+//! fn main() -> std::process::ExitCode {
+//!     servebench::main!()
+//! }
+//! ```
+//!
+//! # From Rust
+//!
+//! A plan can be made and run without the harness. This one needs no server: it starts the
+//! simulated engine.
+//!
+//! ```
+//! use servebench::plan::Plan;
+//!
+//! let plan = Plan::parse(
+//!     r#"
+//!     defaults = { requests = 4, tokenizer = "fixtures/tokenizer.json" }
+//!     [[backend]]
+//!     name = "sim"
+//!     kind = "sim"
+//!     [[workload]]
+//!     name = "sharegpt"
+//!     path = "fixtures/sharegpt.json"
+//!     output_tokens = 4
+//!     [[bench]]
+//!     loads = ["2conc"]
+//!     "#,
+//! )?;
+//! for case in &plan.cases {
+//!     let report = servebench::measure(case)?;
+//!     assert_eq!(report.completed, 4);
+//!     println!("{}: {:?} tok/s", case.name, report.output_throughput);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The way of the data
+//!
+//! Each module may use only those above it.
+//!
+//! ```text
+//! config -> plan -> workload + schedule -> engine -> records -> summary -> verdict -> report -> render
+//!                                            |
+//!                                            +-> live -> progress
+//! ```
+
+// Words.
+mod clock;
+mod duration;
+mod secret;
+mod stop;
+
 pub mod metric;
-pub mod plan;
-pub mod reader;
 pub mod record;
-pub mod samples;
+
+// Intent.
+pub mod load;
 pub mod schedule;
-pub mod secret;
-pub mod sim;
 pub mod slo;
-pub mod stop;
-pub mod summary;
 pub mod tokenizer;
-pub mod tokens;
-pub mod verdict;
-pub mod wire;
 pub mod workload;
+
+pub mod sim;
+pub mod wire;
+
+pub mod config;
+pub mod flags;
+pub mod plan;
+
+// Action.
+mod client;
+mod engine;
+mod live;
+mod reader;
+mod tokens;
+
+// Judgement.
+pub mod samples;
+pub mod summary;
+pub mod verdict;
+
+// Telling.
+pub mod render;
+pub mod report;
+
+mod progress;
+
+// Order.
+mod measure;
+
+mod cli;
+mod harness;
+
+pub use harness::run_bench;
+pub use measure::measure;
+
+/// The body of a bench target's `main`: reads `benches/<bench target>.toml`, or the file that
+/// `--config` or `SERVEBENCH_CONFIG` names, and runs it as the command line says.
+///
+/// `servebench::main!("path/to/plan.toml")` reads another file by default; its path is seen from the
+/// package's root.
+#[macro_export]
+macro_rules! main {
+    () => {
+        $crate::main!(concat!("benches/", env!("CARGO_CRATE_NAME"), ".toml"))
+    };
+    ($config:expr) => {
+        $crate::run_bench(env!("CARGO_MANIFEST_DIR"), $config)
+    };
+}

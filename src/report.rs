@@ -7,11 +7,11 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use jiff::Zoned;
+use jiff::ZonedDateTime;
 use serde::Serialize;
 
-use crate::metric::{Latency, Quantity, Scalar, Statistic};
-use crate::plan::{Case, Server};
+use crate::metric::{Latency, Scalar, Statistic};
+use crate::plan::Case;
 use crate::record::{Outcome, RequestRecord};
 use crate::samples::Samples;
 use crate::summary::{Counted, Summary, too_few};
@@ -286,7 +286,7 @@ pub struct Measured<'a> {
 
 impl Report {
     /// The document of one case that ended `now`.
-    pub fn new(measured: Measured<'_>, now: &Zoned) -> Self {
+    pub fn new(measured: Measured<'_>, now: &ZonedDateTime) -> Self {
         let Measured { case, requests, summary, judgements, verdict, metadata, .. } = measured;
         let scalar = |scalar| summary.scalars.get(&scalar).copied();
         let open = matches!(case.load, crate::load::Load::Open(_));
@@ -355,7 +355,7 @@ impl Report {
         &self,
         folder: &Path,
         name: Option<&Path>,
-        now: &Zoned,
+        now: &ZonedDateTime,
     ) -> anyhow::Result<PathBuf> {
         let path = match name {
             Some(name) => folder.join(name),
@@ -385,7 +385,7 @@ impl Report {
     }
 
     /// A path that is not taken: two cases may end in the same second.
-    fn free_path(&self, folder: &Path, now: &Zoned) -> PathBuf {
+    fn free_path(&self, folder: &Path, now: &ZonedDateTime) -> PathBuf {
         let model = self.model_id.trim_end_matches('/').rsplit('/').next().unwrap_or("model");
         let stem = format!(
             "{}-{:?}qps-{model}-{}",
@@ -522,7 +522,10 @@ impl Details {
         let records = || requests.iter().map(|(record, _)| record);
         let s = |duration: std::time::Duration| duration.as_secs_f64();
         Self {
-            input_lens: requests.iter().map(|(_, tokens)| tokens.input.best().unwrap_or(0)).collect(),
+            input_lens: requests
+                .iter()
+                .map(|(_, tokens)| tokens.input.best().unwrap_or(0))
+                .collect(),
             output_lens: requests
                 .iter()
                 .map(|(record, tokens)| match record.completed() {
@@ -556,19 +559,4 @@ impl Environment {
             cpus: std::thread::available_parallelism().ok().map(usize::from),
         }
     }
-}
-
-/// Where requests of a case go, for showing; `None` for the embedded engine before it runs.
-pub fn shown_url(case: &Case) -> Option<String> {
-    match &case.backend.server {
-        Server::Remote(address) => Some(address.shown()),
-        Server::Unset { .. } | Server::Sim(_) => None,
-    }
-}
-
-/// Whether the quantity is a latency whose percentile the sample cannot support: then the table marks
-/// the point estimate.
-pub fn is_unsupported(summary: &Summary, latency: Latency, statistic: Statistic) -> bool {
-    matches!(summary.latencies.get(&latency), Some(Ok(samples)) if too_few(statistic, samples.count()).is_some())
-        && summary.quantity(Quantity::Latency(latency, statistic)).is_some()
 }

@@ -148,6 +148,12 @@ pub enum PlanError {
 }
 
 impl Plan {
+    /// The plan that the text of a plan file describes.
+    pub fn parse(text: &str) -> Result<Self, PlanError> {
+        let file = ConfigFile::parse(Path::new("plan"), text.to_owned())?;
+        file::plan(&file, &Flags::default())
+    }
+
     /// The plan that `flags` ask for: that of the plan file, or of the flags alone where they name a
     /// target that is no backend of the file.
     ///

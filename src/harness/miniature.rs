@@ -1,0 +1,49 @@
+//! A case in miniature, for `cargo test --benches`: the plan, the dataset, the bodies and the readers are
+//! the real ones; the server is the embedded engine, so that nothing leaves the machine. Pure.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use crate::config::StreamOptions;
+use crate::load::Load;
+use crate::measure::Prepared;
+use crate::plan::{Backend, Case, Server};
+use crate::sim::{Preset, SimConfig};
+use crate::slo::Slo;
+use crate::workload::Workload;
+
+const REQUESTS: usize = 2;
+const OUTPUT_TOKENS: u32 = 4;
+
+/// The case with a handful of requests, all at once, against the embedded engine.
+pub(super) fn of(case: &Case) -> Case {
+    let server = Server::Sim(SimConfig::preset(Preset::Small));
+    let backend = Backend {
+        server,
+        api_key: None,
+        stream_options: StreamOptions::Auto,
+        ..Backend::clone(&case.backend)
+    };
+    let load = match case.load {
+        Load::Closed(users) => {
+            Load::Closed(users.min(NonZeroUsize::new(REQUESTS).unwrap_or(NonZeroUsize::MIN)))
+        }
+        Load::Infinite | Load::Open(_) => Load::Infinite,
+    };
+    Case {
+        backend: Arc::new(backend),
+        load,
+        requests: REQUESTS.min(case.requests),
+        slos: vec![Slo::no_errors()],
+        ..case.clone()
+    }
+}
+
+/// The requests with short answers.
+pub(super) fn shorten(prepared: Prepared) -> Prepared {
+    let mut requests = prepared.workload.requests.clone();
+    for request in &mut requests {
+        request.output_tokens = request.output_tokens.min(OUTPUT_TOKENS);
+    }
+    Prepared { workload: Arc::new(Workload { requests }), ..prepared }
+}

@@ -1,0 +1,426 @@
+//! The steps of a run, in order: read the command line, make the plan, select, prepare, run, print,
+//! exit. libtest-mimic runs and prints the cases.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use jiff::ZonedDateTime;
+use libtest_mimic::{Arguments, ColorSetting, Failed, FormatSetting, Measurement, Trial};
+
+use crate::cli::{Cli, Color, Format, Mode};
+use crate::client::Client;
+use crate::flags::NoTests;
+use crate::live::Live;
+use crate::measure::{self, Options, Prepared};
+use crate::plan::{Case, Plan, Server};
+use crate::progress::{Progress, ProgressStyleKind};
+use crate::render::table;
+use crate::report::Report;
+use crate::verdict::Verdict;
+
+use interrupt::Interrupt;
+use lock::MachineLock;
+use turn::Turnstile;
+
+mod interrupt;
+mod lock;
+mod miniature;
+mod turn;
+
+/// Rest between two cases, in which the last one's line is printed and its connections close.
+const COOL_DOWN: Duration = Duration::from_millis(50);
+
+/// How a run ends, as CI sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// Every case passed or was ignored.
+    Passed,
+    /// Bad flag, bad plan, damaged file: nothing was sent.
+    CouldNotRun,
+    /// Nothing failed, but a result says too little.
+    Invalid,
+    /// No case, and the user wants that to be a failure.
+    NoCase,
+    /// An objective was missed, as a failed test in libtest.
+    Failed,
+    /// Ctrl-C or SIGTERM.
+    Interrupted,
+}
+
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
+            Self::Passed => 0,
+            Self::CouldNotRun => 2,
+            Self::Invalid => 3,
+            Self::NoCase => 4,
+            Self::Failed => 101,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// What [`main!`](crate::main) expands to: runs the plan `config`, seen from the package's root
+/// `manifest_dir`, as the process's own arguments say.
+pub fn run_bench(manifest_dir: &str, config: &str) -> ExitCode {
+    let root = Path::new(manifest_dir);
+    // Cargo runs a bench in the package's root; there the short path reads better in messages.
+    let here = std::env::current_dir().is_ok_and(|here| here == root);
+    let config = if here { PathBuf::from(config) } else { root.join(config) };
+    run(std::env::args_os(), &config)
+}
+
+/// The whole program: does what `args` say with the plan in `default_config`, unless they name
+/// another. `args` begins with the program's name, as in [`std::env::args_os`].
+fn run(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    default_config: &Path,
+) -> ExitCode {
+    let cli = match Cli::parse_from_args(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors too, of exit code 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let exit = execute(&cli, default_config).unwrap_or_else(|error| {
+        say(&format!("error: {error:#}"));
+        Exit::CouldNotRun
+    });
+    ExitCode::from(exit.code())
+}
+
+fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
+    let plan = Plan::new(&cli.flags, default_config)?;
+    let selected: Vec<&Case> = plan.cases.iter().filter(|case| cli.selects(&case.name)).collect();
+    if cli.mode() == Mode::List {
+        return list(cli, &selected);
+    }
+    for note in &plan.notes {
+        say(&format!("note: {note}"));
+    }
+    if cli.flags.result_filename.is_some() && 1 < selected.len() {
+        bail!("--result-filename names one file, and {} cases are selected", selected.len());
+    }
+    if cli.test_threads.is_some_and(|threads| 1 < threads) {
+        say("note: cases never overlap; --test-threads has no effect");
+    }
+    let mode = cli.mode();
+    let interrupt = Interrupt::listen();
+    let absent = absent(mode, &selected)?;
+    let runs = |case: &Case| {
+        let ignored = absent.contains_key(&case.name);
+        if cli.ignored { ignored } else { !ignored || cli.include_ignored }
+    };
+    let mut jobs = prepare(mode, selected.iter().copied().filter(|case| runs(case)))?;
+    for case in selected.iter().filter(|case| !runs(case)) {
+        if let Some(reason) = absent.get(&case.name) {
+            say(&format!("ignored {}: {reason}", case.name));
+        }
+    }
+    let _lock = (mode == Mode::Bench && !jobs.is_empty()).then(|| MachineLock::acquire(say));
+    let runner = Arc::new(Runner::new(cli, &plan, mode, interrupt));
+    let mut tickets = 0..;
+    let trials = plan.cases.iter().map(|case| {
+        let ignored = absent.contains_key(&case.name);
+        let Some(job) = jobs.remove(&case.name) else {
+            return Trial::bench(case.name.clone(), |_| Ok(None)).with_ignored_flag(ignored);
+        };
+        let ticket = tickets.next().unwrap_or_default();
+        let runner = Arc::clone(&runner);
+        Trial::bench(case.name.clone(), move |_| runner.run(ticket, job)).with_ignored_flag(ignored)
+    });
+    let trials = trials.collect();
+    let conclusion = libtest_mimic::run(&arguments(cli, mode, &plan, &selected), trials);
+    if selected.is_empty() {
+        return Ok(no_case(cli, &plan));
+    }
+    Ok(match (conclusion.has_failed(), runner.invalid.load(Ordering::SeqCst)) {
+        (true, _) => Exit::Failed,
+        (false, true) => Exit::Invalid,
+        (false, false) => Exit::Passed,
+    })
+}
+
+/// Names the cases, in the one form that libtest's readers and nextest both take.
+fn list(cli: &Cli, selected: &[&Case]) -> anyhow::Result<Exit> {
+    let mut text = String::new();
+    for case in selected {
+        // Only the environment is looked at: listing touches no network.
+        if !cli.ignored || matches!(case.backend.server, Server::Unset { .. }) {
+            text.push_str(&case.name);
+            text.push_str(": benchmark\n");
+        }
+    }
+    print(&text)?;
+    Ok(Exit::Passed)
+}
+
+/// The cases whose server is not there, with the reason, unless a missing server is to be a failure.
+fn absent(mode: Mode, selected: &[&Case]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut absent = BTreeMap::new();
+    let mut asked: BTreeMap<&str, Option<String>> = BTreeMap::new();
+    for case in selected {
+        let backend = &case.backend;
+        let reason = match &backend.server {
+            Server::Unset { .. } if backend.require_server && mode == Mode::Bench => None,
+            Server::Unset { variable } => {
+                Some(format!("the environment variable {variable} is not set"))
+            }
+            Server::Remote(address) if mode == Mode::Bench && !backend.require_server => {
+                match asked.entry(&backend.name) {
+                    Entry::Occupied(entry) => entry.get().clone(),
+                    Entry::Vacant(entry) => {
+                        let client = Client::new(backend, address.endpoint_url())?;
+                        let url = address.below("/v1/models");
+                        let runtime =
+                            tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                        let reach = client.reach(url, backend.connect_timeout);
+                        let reason = runtime.block_on(reach).err().map(|error| {
+                            format!(
+                                "no server at {} ({error}); --require-server makes that a failure",
+                                address.shown()
+                            )
+                        });
+                        entry.insert(reason).clone()
+                    }
+                }
+            }
+            Server::Remote(_) | Server::Sim(_) => None,
+        };
+        if let Some(reason) = reason {
+            absent.insert(case.name.clone(), reason);
+        }
+    }
+    Ok(absent)
+}
+
+/// A case that is ready to run.
+struct Job {
+    case: Case,
+    prepared: Prepared,
+}
+
+/// Reads tokenizers and datasets of all cases before the first request, so that a damaged file costs
+/// no half run. Cases that send the same share it.
+fn prepare<'a>(
+    mode: Mode,
+    cases: impl Iterator<Item = &'a Case>,
+) -> anyhow::Result<BTreeMap<String, Job>> {
+    let mut jobs: BTreeMap<String, Job> = BTreeMap::new();
+    for case in cases {
+        let case = if mode == Mode::Test { miniature::of(case) } else { case.clone() };
+        let alike = jobs.values().find(|job| {
+            job.case.tokenizer == case.tokenizer
+                && job.case.workload.dataset == case.workload.dataset
+                && (job.case.requests, job.case.seed) == (case.requests, case.seed)
+        });
+        let prepared = match alike {
+            Some(job) => job.prepared.clone(),
+            None => {
+                let prepared =
+                    measure::prepare(&case).with_context(|| format!("prepare {}", case.name))?;
+                if mode == Mode::Test { miniature::shorten(prepared) } else { prepared }
+            }
+        };
+        jobs.insert(case.name.clone(), Job { case, prepared });
+    }
+    Ok(jobs)
+}
+
+/// Runs one case at a time.
+struct Runner {
+    mode: Mode,
+    format: Format,
+    results: PathBuf,
+    result_filename: Option<PathBuf>,
+    options: Options,
+    progress: ProgressStyleKind,
+    interrupt: Interrupt,
+    turnstile: Turnstile,
+    invalid: AtomicBool,
+}
+
+impl Runner {
+    fn new(cli: &Cli, plan: &Plan, mode: Mode, interrupt: Interrupt) -> Self {
+        Self {
+            mode,
+            format: cli.output_format(),
+            results: plan.results.clone(),
+            result_filename: cli.flags.result_filename.clone(),
+            options: Options {
+                test_prompt: !cli.flags.skip_test_prompt,
+                metadata: cli.flags.metadata.clone(),
+            },
+            progress: ProgressStyleKind::detect(cli.flags.no_progress || mode == Mode::Test),
+            interrupt,
+            turnstile: Turnstile::default(),
+            invalid: AtomicBool::new(false),
+        }
+    }
+
+    fn run(&self, ticket: usize, job: Job) -> Result<Option<Measurement>, Failed> {
+        let _turn = self.turnstile.wait(ticket);
+        if self.mode == Mode::Bench {
+            std::thread::sleep(COOL_DOWN);
+        }
+        self.interrupt.busy.store(true, Ordering::SeqCst);
+        let report = self.measure(&job);
+        if self.interrupt.stop.is_requested() {
+            self.leave(report);
+        }
+        self.interrupt.busy.store(false, Ordering::SeqCst);
+        let report = report.map_err(|error| failed(&job.case, &format!("{error:#}")))?;
+        if self.mode == Mode::Bench {
+            self.keep(&report).map_err(|error| failed(&job.case, &format!("{error:#}")))?;
+        }
+        self.conclude(&job.case, &report)
+    }
+
+    fn measure(&self, job: &Job) -> anyhow::Result<Report> {
+        let live = Arc::new(Live::default());
+        let requests = job.prepared.workload.requests.len();
+        if self.progress == ProgressStyleKind::Lines {
+            say(&format!("{}: sending {requests} requests", job.case.name));
+        }
+        let _progress = Progress::start(self.progress, &job.case.name, requests, Arc::clone(&live));
+        measure::run(&job.case, &job.prepared, &self.options, &live, &self.interrupt.stop)
+    }
+
+    /// Saves and prints a result.
+    fn keep(&self, report: &Report) -> anyhow::Result<()> {
+        let name = self.result_filename.as_deref();
+        let path = report.save(&self.results, name, &ZonedDateTime::now())?;
+        match self.format {
+            Format::Pretty => print(&table::render(report))?,
+            // Other formats are for programs, which want nothing else on stdout.
+            Format::Terse | Format::Json => say(table::render(report).trim_end()),
+        }
+        say(&format!("saved {}", path.display()));
+        Ok(())
+    }
+
+    /// Ends an interrupted run with what was measured.
+    fn leave(&self, report: anyhow::Result<Report>) -> ! {
+        if self.mode == Mode::Bench
+            && let Err(error) = report.and_then(|report| self.keep(&report))
+        {
+            say(&format!("error: {error:#}"));
+        }
+        std::process::exit(Exit::Interrupted.code().into());
+    }
+
+    fn conclude(&self, case: &Case, report: &Report) -> Result<Option<Measurement>, Failed> {
+        match report.servebench.verdict {
+            Some(Verdict::Pass) if 0 < report.completed => {}
+            Some(Verdict::Invalid) if 0 < report.completed => {
+                say(&format!("invalid: {}: too little was measured; see its table", case.name));
+                self.invalid.store(true, Ordering::SeqCst);
+            }
+            _ => return Err(failed(case, &missed(report))),
+        }
+        Ok((self.mode == Mode::Bench).then(|| headline(report)))
+    }
+}
+
+fn failed(case: &Case, message: &str) -> Failed {
+    Failed::from(format!("{}: {message}", case.name))
+}
+
+/// What was missed, a line each.
+fn missed(report: &Report) -> String {
+    let slos = report.servebench.slos.iter().filter(|slo| slo.finding == "missed");
+    let mut lines: Vec<String> = slos.map(table::slo_line).collect();
+    if report.completed == 0 {
+        lines.push("no request completed".to_owned());
+    }
+    for (reason, failures) in &report.servebench.failures {
+        lines.push(format!(
+            "{} requests failed: {reason}, such as: {}",
+            failures.count, failures.example
+        ));
+    }
+    format!("an objective was missed\n  {}", lines.join("\n  "))
+}
+
+/// The one number that libtest's line has room for: the median TTFT, with half its 95 % interval.
+fn headline(report: &Report) -> Measurement {
+    let ns = |ms: f64| (ms * 1e6).round() as u64;
+    let figure =
+        |statistic: &str| report.servebench.latencies.get("ttft")?.statistics.get(statistic);
+    let interval = figure("p50").and_then(|figure| figure.interval_ms);
+    let median = report.latencies.get("median_ttft_ms").copied().flatten();
+    Measurement {
+        avg: ns(median.unwrap_or_default()),
+        variance: interval.map_or(0, |[low, high]| ns((high - low) / 2.0)),
+    }
+}
+
+/// libtest-mimic's own arguments. The selection is made already: it takes a single filter.
+fn arguments(cli: &Cli, mode: Mode, plan: &Plan, selected: &[&Case]) -> Arguments {
+    let unselected = plan
+        .cases
+        .iter()
+        .filter(|case| !selected.iter().any(|selected| selected.name == case.name));
+    Arguments {
+        include_ignored: cli.include_ignored,
+        ignored: cli.ignored,
+        bench: mode == Mode::Bench,
+        quiet: false,
+        exact: true,
+        skip: unselected.map(|case| case.name.clone()).collect(),
+        // Two, whatever the user asks for: see `turn`.
+        test_threads: Some(2),
+        logfile: cli.logfile.clone(),
+        color: cli.color.map(|color| match color {
+            Color::Auto => ColorSetting::Auto,
+            Color::Always => ColorSetting::Always,
+            Color::Never => ColorSetting::Never,
+        }),
+        format: Some(match cli.output_format() {
+            Format::Pretty => FormatSetting::Pretty,
+            Format::Terse => FormatSetting::Terse,
+            Format::Json => FormatSetting::Json,
+        }),
+        ..Arguments::default()
+    }
+}
+
+fn no_case(cli: &Cli, plan: &Plan) -> Exit {
+    let names: Vec<&str> = plan.cases.iter().take(5).map(|case| case.name.as_str()).collect();
+    let more = if names.len() < plan.cases.len() { ", …" } else { "" };
+    let message = format!("no case is selected; the plan has {}{more}", names.join(", "));
+    match cli.flags.no_tests.unwrap_or_default() {
+        NoTests::Pass => Exit::Passed,
+        NoTests::Warn => {
+            say(&format!("warning: {message}"));
+            Exit::Passed
+        }
+        NoTests::Fail => {
+            say(&format!("error: {message}"));
+            Exit::NoCase
+        }
+    }
+}
+
+/// Whole lines to stdout.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// A line to stderr, in one write.
+fn say(text: &str) {
+    // There is nobody to tell that stderr is closed.
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+}

@@ -1,0 +1,246 @@
+//! The steps of one case, in order: start or find the server, try it, send the schedule, count tokens,
+//! judge. Owns no step's detail and prints nothing.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use jiff::ZonedDateTime;
+
+use crate::client::{Client, Exchange, Limits};
+use crate::clock::Clock;
+use crate::config::StreamOptions;
+use crate::engine::{self, Arrival};
+use crate::live::Live;
+use crate::plan::{Address, Case, Server};
+use crate::record::{Failure, Outcome, RequestRecord};
+use crate::report::{Measured, Report};
+use crate::schedule::Schedule;
+use crate::sim::{Lexicon, SimServer};
+use crate::stop::Stop;
+use crate::summary::{Counted, Summary};
+use crate::tokenizer::Tokenizer;
+use crate::tokens;
+use crate::verdict;
+use crate::wire::Request;
+use crate::workload::{PromptRequest, Workload};
+
+/// Measures one case of a plan and reports on it; saves and prints nothing.
+///
+/// # Errors
+///
+/// If the tokenizer or the dataset cannot be read, the embedded engine not be started, or the server
+/// refuses the request that is sent before the clock starts. Requests that fail later are data: see
+/// [`Report::failed`].
+pub fn measure(case: &Case) -> anyhow::Result<Report> {
+    let prepared = prepare(case)?;
+    run(case, &prepared, &Options::default(), &Arc::default(), &Stop::new())
+}
+
+/// What a case sends, read and drawn before anything runs.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The case's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its requests.
+    pub workload: Arc<Workload>,
+}
+
+/// How a case is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Send one short request before the clock starts.
+    pub test_prompt: bool,
+    /// What the user adds to the result.
+    pub metadata: Vec<(String, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { test_prompt: true, metadata: Vec::new() }
+    }
+}
+
+/// Reads the case's tokenizer and draws its requests.
+pub fn prepare(case: &Case) -> anyhow::Result<Prepared> {
+    let tokenizer = Tokenizer::load(&case.tokenizer)?;
+    let workload = case.workload.dataset.sample(&tokenizer, case.requests, case.seed)?;
+    Ok(Prepared { tokenizer, workload: Arc::new(workload) })
+}
+
+/// Runs the case and reports on it. An error means that there is nothing to report: the server could
+/// not be started, or refused the request before the run. A stop ends the run early; the report is
+/// then partial.
+pub fn run(
+    case: &Case,
+    prepared: &Prepared,
+    options: &Options,
+    live: &Arc<Live>,
+    stop: &Stop,
+) -> anyhow::Result<Report> {
+    let (_server, address) = start(case, &prepared.tokenizer)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let records = runtime.block_on(records(case, prepared, options, &address, live, stop))?;
+    let requests = counted(records, prepared)?;
+    Ok(report(case, prepared, options, &address, &requests, stop.is_requested()))
+}
+
+/// The server and where it is. The embedded engine runs until it is dropped.
+fn start(case: &Case, tokenizer: &Tokenizer) -> anyhow::Result<(Option<SimServer>, Address)> {
+    match &case.backend.server {
+        Server::Remote(address) => Ok((None, address.clone())),
+        Server::Unset { variable } => bail!("the environment variable {variable} is not set"),
+        Server::Sim(config) => {
+            let mut config = config.clone();
+            config.lexicon = Lexicon::Tokenizer(tokenizer.shared());
+            let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let server = SimServer::start(config, any_port).context("start the embedded engine")?;
+            let endpoint = case.backend.protocol.default_endpoint();
+            let address = Address::new(&server.base_url(), endpoint).map_err(anyhow::Error::msg)?;
+            Ok((Some(server), address))
+        }
+    }
+}
+
+async fn records(
+    case: &Case,
+    prepared: &Prepared,
+    options: &Options,
+    address: &Address,
+    live: &Arc<Live>,
+    stop: &Stop,
+) -> anyhow::Result<Vec<RequestRecord>> {
+    let client = Client::new(&case.backend, address.endpoint_url())?;
+    let limits = Limits { timeout: case.timeout, stall_timeout: case.stall_timeout };
+    let mut include_usage = case.backend.stream_options != StreamOptions::Off;
+    // There is nothing to find out about the embedded engine.
+    if options.test_prompt && !matches!(case.backend.server, Server::Sim(_)) {
+        include_usage = try_out(case, &client, address, limits, stop, include_usage).await?;
+    }
+    let requests = &prepared.workload.requests;
+    let bodies: Vec<Bytes> =
+        requests.iter().map(|request| body(case, request, include_usage)).collect();
+    let schedule = Schedule::new(case.load, case.arrivals, requests.len(), case.seed);
+    let clock = Clock::start();
+    let send = {
+        let (bodies, live, stop) = (Arc::new(bodies), Arc::clone(live), stop.clone());
+        move |arrival: Arrival| {
+            let (client, bodies) = (client.clone(), Arc::clone(&bodies));
+            let (live, stop) = (Arc::clone(&live), stop.clone());
+            async move {
+                live.begin();
+                let body = bodies[arrival.index].clone();
+                let exchange = client.send(clock, body, limits, &stop).await;
+                let record = record(arrival, exchange);
+                live.end(&record);
+                record
+            }
+        }
+    };
+    Ok(engine::run(&schedule, clock, stop, send).await)
+}
+
+fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
+    let Exchange { sent, connect, ended, stream, outcome } = exchange;
+    let Arrival { index, scheduled } = arrival;
+    RequestRecord { index, scheduled, sent, connect, ended, stream, outcome }
+}
+
+/// The body of one request: the protocol's own fields, and the backend's extra ones over them.
+fn body(case: &Case, request: &PromptRequest, include_usage: bool) -> Bytes {
+    let backend = &case.backend;
+    let mut body = backend.protocol.body(&Request {
+        model: &case.model.id,
+        prompt: &request.prompt,
+        output_tokens: request.output_tokens,
+        ignore_eos: backend.ignore_eos,
+        min_tokens: backend.min_tokens,
+        include_usage,
+    });
+    body.extend(backend.extra_body.clone());
+    serde_json::Value::Object(body).to_string().into()
+}
+
+/// Sends one short request before the clock starts, so that a wrong model or key is one clear error
+/// and not hundreds of failures. Returns whether the server takes `stream_options`.
+async fn try_out(
+    case: &Case,
+    client: &Client,
+    address: &Address,
+    limits: Limits,
+    stop: &Stop,
+    include_usage: bool,
+) -> anyhow::Result<bool> {
+    let prompt =
+        PromptRequest { prompt: "Say hello.".to_owned(), prompt_tokens: 0, output_tokens: 8 };
+    let ask = async |include_usage: bool| {
+        let body = body(case, &prompt, include_usage);
+        client.send(Clock::start(), body, limits, stop).await.outcome
+    };
+    let mut outcome = ask(include_usage).await;
+    let refused = matches!(outcome, Outcome::Failed { failure: Failure::Http(400 | 422), .. });
+    if refused && include_usage && case.backend.stream_options == StreamOptions::Auto {
+        let without = ask(false).await;
+        if without == Outcome::Completed {
+            return Ok(false);
+        }
+        outcome = without;
+    }
+    let Outcome::Failed { failure, message } = outcome else { return Ok(include_usage) };
+    if failure == Failure::Cancelled {
+        return Ok(include_usage);
+    }
+    let served = client.models(address.below("/v1/models"), case.backend.connect_timeout).await;
+    let hint = match served {
+        Some(models) if !models.contains(&case.model.id) => {
+            format!("; it serves {}, not `{}`", models.join(", "), case.model.id)
+        }
+        _ => String::new(),
+    };
+    bail!("the test prompt to {address:?} failed: {failure}: {message}{hint}")
+}
+
+fn counted(records: Vec<RequestRecord>, prepared: &Prepared) -> anyhow::Result<Vec<Counted>> {
+    let requests = &prepared.workload.requests;
+    let count = |record: RequestRecord| {
+        let tokens = tokens::count(&record, &requests[record.index], &prepared.tokenizer)?;
+        Ok((record, tokens))
+    };
+    records.into_iter().map(count).collect()
+}
+
+fn report(
+    case: &Case,
+    prepared: &Prepared,
+    options: &Options,
+    address: &Address,
+    requests: &[Counted],
+    interrupted: bool,
+) -> Report {
+    let summary = Summary::new(requests, case.goodput);
+    let judgements = verdict::judge(&case.slos, &summary);
+    let verdict = (!interrupted).then(|| verdict::verdict(&judgements));
+    let mut warnings = Vec::new();
+    let drawn = prepared.workload.requests.len();
+    if drawn < case.requests {
+        warnings.push(format!(
+            "the dataset holds {drawn} requests of a fitting length, fewer than the {} asked for",
+            case.requests
+        ));
+    }
+    let measured = Measured {
+        case,
+        base_url: Some(address.shown()),
+        requests,
+        summary: &summary,
+        judgements: &judgements,
+        verdict,
+        warnings,
+        metadata: &options.metadata,
+    };
+    Report::new(measured, &ZonedDateTime::now())
+}
