@@ -1,29 +1,28 @@
-//! placeholder
-use std::time::Duration;
-/// p
-#[derive(Clone, Copy, Debug, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Preset {
-    /// s
-    Small,
-    /// l
-    Large,
-}
-/// c
-#[derive(Clone, Debug)]
-pub struct SimConfig {
-    pub max_batch: usize,
-    pub max_batched_tokens: u32,
-    pub prefill_tokens_per_s: f64,
-    pub decode_base: Duration,
-    pub decode_per_sequence: Duration,
-    pub kv_cache_tokens: u64,
-    pub jitter: f64,
-    pub seed: u64,
-    pub models: Vec<String>,
-}
-impl SimConfig {
-    pub fn preset(_: Preset) -> Self {
-        todo!()
-    }
+//! A simulated LLM server that knows the truth: OpenAI's HTTP API over a model of continuous
+//! batching, which records when each token really left. One file a part; no part of the harness
+//! that measures belongs here.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+mod answer;
+mod api_error;
+mod chunk;
+mod config;
+mod counters;
+mod engine;
+mod lexicon;
+mod model;
+mod request;
+mod routes;
+mod server;
+mod truth;
+
+pub use config::{Preset, SimConfig};
+pub use lexicon::Lexicon;
+pub use server::SimServer;
+pub use truth::TruthRecord;
+
+/// Locks, also after a thread has panicked: a simulator that is going down must still close.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
