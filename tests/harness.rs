@@ -59,8 +59,9 @@ impl Project {
     /// With a plan of `[defaults]`, backends and `[[bench]]` groups.
     fn new(defaults: &str, backends: &str, benches: &str) -> Self {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+        let requests = if defaults.contains("requests") { "" } else { "requests = 20" };
         let plan = format!(
-            "[defaults]\nrequests = 20\ntokenizer = {tokenizer:?}\n{defaults}\n{backends}\n\
+            "[defaults]\n{requests}\ntokenizer = {tokenizer:?}\n{defaults}\n{backends}\n\
              [[workload]]\nname = \"sharegpt\"\npath = {dataset:?}\noutput_tokens = 10\n{benches}",
             tokenizer = fixtures.join("tokenizer.json"),
             dataset = fixtures.join("sharegpt.json"),
@@ -138,7 +139,8 @@ impl Run {
 
 /// `test NAME ... bench: 1,234 ns/iter (+/- 56)`, as the readers of such lines take it.
 fn is_bench_line(line: &str) -> bool {
-    let Some((name, figures)) = line.strip_prefix("test ").and_then(|l| l.split_once(" ... bench:"))
+    let Some((name, figures)) =
+        line.strip_prefix("test ").and_then(|l| l.split_once(" ... bench:"))
     else {
         return false;
     };
@@ -325,7 +327,9 @@ fn without_bench_each_case_is_tried_in_miniature_and_nothing_leaves_the_machine(
     let backends = format!("{BACKENDS}\n{}", listener.backend());
     let project = Project::new("", &backends, "[[bench]]\nloads = [\"inf\", \"0.01qps\"]");
     let run = project.run(&[]);
-    run.expect(0).says("test remote/m/sharegpt@0.01qps ... ok");
+    let passed = run.stdout.lines().filter(|line| line.ends_with(" ... ok")).count();
+    run.expect(0).says("remote/m/sharegpt@0.01qps");
+    assert_eq!(passed, 6, "{}", run.stdout);
     assert_eq!(listener.connections(), 0);
     assert!(project.results().is_empty());
 }
@@ -394,11 +398,7 @@ fn an_interrupted_run_saves_what_it_has() {
 #[test]
 fn a_mistake_in_the_plan_is_one_error_with_its_place_and_nothing_is_sent() {
     let listener = Listener::start();
-    let project = Project::new(
-        "reqests = 5",
-        &listener.backend(),
-        "[[bench]]\nloads = [\"inf\"]",
-    );
+    let project = Project::new("reqests = 5", &listener.backend(), "[[bench]]\nloads = [\"inf\"]");
     let run = project.bench(&[]);
     run.expect(2).says("plan.toml:4:1").says("reqests").says("requests");
     assert_eq!((run.stdout.as_str(), listener.connections()), ("", 0));
@@ -444,7 +444,9 @@ fn secrets_reach_no_output() {
 }
 
 fn backend_at(url: &str) -> String {
-    format!("[[backend]]\nname = \"remote\"\nkind = \"vllm\"\nbase_url = \"{url}\"\nmodels = [\"m\"]")
+    format!(
+        "[[backend]]\nname = \"remote\"\nkind = \"vllm\"\nbase_url = \"{url}\"\nmodels = [\"m\"]"
+    )
 }
 
 /// A server that refuses everybody with 401, and quotes what it was sent.
@@ -484,7 +486,8 @@ fn refuse(mut stream: TcpStream, secrets: &AtomicUsize) {
     let request = String::from_utf8_lossy(&request[..length]);
     let head = request.split("\r\n\r\n").next().unwrap_or_default().replace("\r\n", " ");
     secrets.fetch_add(usize::from(head.contains("very-secret")), Ordering::SeqCst);
-    let body = serde_json::json!({ "error": { "message": format!("refused: {head}") } }).to_string();
+    let body =
+        serde_json::json!({ "error": { "message": format!("refused: {head}") } }).to_string();
     let length = body.len();
     let response = format!(
         "HTTP/1.1 401 Unauthorized\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
