@@ -98,8 +98,8 @@ fn main() -> anyhow::Result<()> {
         // Before the server says that it listens: from then on it may be told to stop.
         let stop = stop_signal()?;
         let address = SocketAddr::new(cli.host, cli.port);
-        let server =
-            SimServer::start(config, address).with_context(|| format!("listen on {address}"))?;
+        let server = SimServer::start(config, address)
+            .with_context(|| format!("start a server on {address}"))?;
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "listening on {}", server.base_url())?;
         stdout.flush()?;

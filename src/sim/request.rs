@@ -27,13 +27,21 @@ impl Endpoint {
 /// A request for an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GenerationRequest {
+    /// Where it came in.
     pub(crate) endpoint: Endpoint,
+    /// What it calls the model.
     pub(crate) model: String,
+    /// What is to be continued or answered.
     pub(crate) prompt: Prompt,
+    /// The longest answer; above 0.
     pub(crate) max_tokens: u32,
+    /// The shortest answer; at most `max_tokens`.
     pub(crate) min_tokens: u32,
+    /// Whether the answer goes on where it would end by itself.
     pub(crate) ignore_eos: bool,
+    /// Whether the tokens are sent as they come.
     pub(crate) stream: bool,
+    /// Whether a stream ends with the token counts.
     pub(crate) include_usage: bool,
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 use serde_json::json;
@@ -188,7 +188,6 @@ fn full(content_type: HeaderValue, body: impl Into<Bytes>) -> Response<AnyBody> 
 
 fn refusal(error: &ApiError) -> Response<AnyBody> {
     let mut response = full(JSON, error.json());
-    let status: StatusCode = error.status;
-    *response.status_mut() = status;
+    *response.status_mut() = error.status;
     response
 }
