@@ -87,8 +87,7 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
 pub fn slo_line(slo: &SloReport) -> String {
     let mut line = format!("slo      {}: {} ({}", slo.finding, slo.slo, slo.shown);
     if let Some(margin) = slo.margin_ratio {
-        let side = if margin < 0.0 { "beyond" } else { "within" };
-        let _ = write!(line, ", {:.1} % {side} the limit", margin.abs() * 100.0);
+        let _ = write!(line, ", margin {:+.1} %", margin * 100.0);
     }
     line.push(')');
     if let Some(reason) = &slo.reason {
@@ -116,4 +115,105 @@ fn push(text: &mut String, line: &str) {
 
 fn number(value: Option<f64>) -> String {
     value.map_or_else(|| "n/a".to_owned(), |value| format!("{value:.2}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::ZonedDateTime;
+
+    use super::*;
+    use crate::plan::Plan;
+    use crate::record::Failure;
+    use crate::record::tests::{completed, failed};
+    use crate::report::Measured;
+    use crate::summary::tests::counted;
+    use crate::summary::{Counted, Summary};
+    use crate::verdict;
+
+    const PLAN: &str = r#"
+        defaults = { tokenizer = "t.json", slo = ["ttft.p50 < 60ms", "tpot.p99 < 1ms"] }
+        backend = [{ name = "sim", kind = "sim" }]
+        workload = [{ name = "sharegpt", path = "d.json" }]
+        bench = [{ loads = ["inf"] }]
+    "#;
+
+    fn rendered(requests: &[Counted]) -> String {
+        let case = Arc::new(Plan::parse(PLAN).unwrap().cases[0].clone());
+        let summary = Summary::new(requests, None);
+        let judgements = verdict::judge(&case.slos, &summary);
+        let measured = Measured {
+            case: &case,
+            base_url: None,
+            requests,
+            summary: &summary,
+            judgements: &judgements,
+            verdict: Some(verdict::verdict(&judgements)),
+            warnings: vec!["a word\nin two lines".to_owned()],
+            metadata: &[],
+        };
+        render(&Report::new(measured, &ZonedDateTime::now()))
+    }
+
+    #[test]
+    fn the_table_is_that_of_max_line_for_line() {
+        let requests = vec![counted(completed(&[60, 70, 80]), 3); 100];
+        let text = rendered(&requests);
+        let expected = "\
+============ Serving Benchmark Result ============
+Successful requests:                     100
+Failed requests:                         0
+Benchmark duration (s):                  0.07
+Total input tokens:                      1000
+Total generated tokens:                  300
+Request throughput (req/s):              1333.33
+Input token throughput (tok/s):          13333.33
+Output token throughput (tok/s):         4000.00
+---------------Time to First Token----------------
+Mean TTFT (ms):                          50.00
+Median TTFT (ms):                        50.00
+P99 TTFT (ms):                           50.00
+-----Time per Output Token (excl. 1st token)------
+Mean TPOT (ms):                          10.00
+Median TPOT (ms):                        10.00
+P99 TPOT (ms):                           10.00
+---------------Inter-token Latency----------------
+Mean ITL (ms):                           10.00
+Median ITL (ms):                         10.00
+P99 ITL (ms):                            10.00
+-------------------Token Stats--------------------
+Max input tokens:                        10
+Max output tokens:                       3
+Max total tokens:                        13
+==================================================
+slo      met: ttft.p50 < 60ms (50ms, margin +16.7 %)
+slo      missed: tpot.p99 < 1ms (10ms, margin -900.0 %)
+slo      met: error_ratio == 0 (0)
+warning  a word in two lines
+verdict  slo missed: sim/sim/sharegpt@inf
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_is_missing_is_not_zero_and_what_is_unsupported_is_marked() {
+        let text = rendered(&[counted(failed(Failure::Timeout), 0)]);
+        for line in [
+            "Mean TTFT (ms):                          n/a",
+            "failed   timeout: 1, such as: it said timeout",
+            "slo      missed: ttft.p50 < 60ms (infinite)",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
+        }
+        let text = rendered(&vec![counted(completed(&[60, 70]), 2); 50]);
+        for line in [
+            "P99 TTFT (ms):                           50.00 *",
+            "* P99 TTFT: p99 needs 100 samples and there are 50",
+            "slo      unknown: tpot.p99 < 1ms (10ms, margin -900.0 %): p99 needs 100 samples and \
+             there are 50",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
+        }
+    }
 }
