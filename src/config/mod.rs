@@ -109,21 +109,21 @@ pub enum StreamOptions {
 }
 
 /// Figures of the embedded engine.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engine {
     /// Sequences that run at once.
     pub max_batch: Option<NonZeroUsize>,
     /// Prompt tokens a second.
-    pub prefill_tokens_per_s: Option<f64>,
+    pub prefill_tokens_per_s: Option<Spanned<f64>>,
     /// Fixed part of a decode step, ms.
-    pub decode_base_ms: Option<f64>,
+    pub decode_base_ms: Option<Spanned<f64>>,
     /// Part of a decode step for each running sequence, ms.
-    pub decode_per_sequence_ms: Option<f64>,
+    pub decode_per_sequence_ms: Option<Spanned<f64>>,
     /// KV-cache, tokens.
     pub kv_cache_tokens: Option<u64>,
     /// Spread of the step times: 0.05 is ±5 %.
-    pub jitter: Option<f64>,
+    pub jitter: Option<Spanned<f64>>,
 }
 
 /// A source of prompts.
@@ -187,7 +187,7 @@ macro_rules! with_settings {
             /// How the arrivals of an open loop are spaced.
             pub arrivals: Option<ArrivalProcess>,
             /// Objectives of the case.
-            pub slo: Option<Vec<Slo>>,
+            pub slo: Option<Spanned<Vec<Slo>>>,
             /// Objectives of each request.
             pub goodput: Option<Spanned<Goodput>>,
             /// How long a request may take.
