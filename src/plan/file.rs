@@ -734,7 +734,7 @@ requests = 30"#;
             ("[[bench]]\nloads = [\"0qps\"]", &["plan.toml:22:", "`0qps` is no load", "4qps"]),
             (
                 "[[bench]]\nloads = [\"inf\"]\nrequests = 0",
-                &["plan.toml:23:12", "requests = 0", "nonzero"],
+                &["plan.toml:23:12", "requests = 0", "a whole number above 0"],
             ),
             (
                 "[[bench]]\nloads = [\"inf\"]\ntimeout = \"-5s\"",
