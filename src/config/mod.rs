@@ -2,7 +2,8 @@
 //! depend on each other, no network, no environment.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::marker::PhantomData;
+use std::num::{NonZeroI64, NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -109,21 +110,22 @@ pub enum StreamOptions {
 }
 
 /// Figures of the embedded engine.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engine {
     /// Sequences that run at once.
+    #[serde(default, deserialize_with = "count")]
     pub max_batch: Option<NonZeroUsize>,
     /// Prompt tokens a second.
-    pub prefill_tokens_per_s: Option<f64>,
+    pub prefill_tokens_per_s: Option<Spanned<f64>>,
     /// Fixed part of a decode step, ms.
-    pub decode_base_ms: Option<f64>,
+    pub decode_base_ms: Option<Spanned<f64>>,
     /// Part of a decode step for each running sequence, ms.
-    pub decode_per_sequence_ms: Option<f64>,
+    pub decode_per_sequence_ms: Option<Spanned<f64>>,
     /// KV-cache, tokens.
     pub kv_cache_tokens: Option<u64>,
     /// Spread of the step times: 0.05 is ±5 %.
-    pub jitter: Option<f64>,
+    pub jitter: Option<Spanned<f64>>,
 }
 
 /// A source of prompts.
@@ -138,6 +140,7 @@ pub struct Workload {
     /// The dataset's file, seen from the working folder of `cargo bench`: the package's root.
     pub path: Option<PathBuf>,
     /// Length of every answer, tokens; from the data unless set.
+    #[serde(default, deserialize_with = "count")]
     pub output_tokens: Option<NonZeroU32>,
 }
 
@@ -183,11 +186,12 @@ macro_rules! with_settings {
         pub struct $name {
             $($(#[$own_meta])* pub $own: $own_type,)*
             /// Requests of the case.
+            #[serde(default, deserialize_with = "count")]
             pub requests: Option<NonZeroUsize>,
             /// How the arrivals of an open loop are spaced.
             pub arrivals: Option<ArrivalProcess>,
             /// Objectives of the case.
-            pub slo: Option<Vec<Slo>>,
+            pub slo: Option<Spanned<Vec<Slo>>>,
             /// Objectives of each request.
             pub goodput: Option<Spanned<Goodput>>,
             /// How long a request may take.
@@ -334,6 +338,31 @@ impl<'de> serde::de::Visitor<'de> for ModelVisitor {
     }
 }
 
+/// A whole number above 0; serde's own words for it would be those of Rust.
+fn count<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: TryFrom<NonZeroI64>,
+{
+    struct Count<T>(PhantomData<T>);
+
+    impl<T: TryFrom<NonZeroI64>> serde::de::Visitor<'_> for Count<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a whole number above 0")
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<T, E> {
+            let count = NonZeroI64::new(value).and_then(|count| T::try_from(count).ok());
+            let unexpected = serde::de::Unexpected::Signed(value);
+            count.ok_or_else(|| E::invalid_value(unexpected, &self))
+        }
+    }
+
+    deserializer.deserialize_i64(Count(PhantomData)).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,8 +376,13 @@ mod tests {
         for (text, parts) in [
             ("seed = 1\nsede = 2", &["plan.toml:2:1", "unknown field `sede`", "`seed`"][..]),
             ("[[backend]]\nname = \"a\"\nkind = \"vlm\"", &["plan.toml:3", "`vlm`", "`vllm`"]),
-            ("[defaults]\nrequests = \"ten\"", &["plan.toml:2", "requests = \"ten\"", "usize"]),
-            ("[defaults]\nrequests = 0", &["plan.toml:2", "requests = 0", "nonzero"]),
+            (
+                "[defaults]\nrequests = \"ten\"",
+                &["plan.toml:2:12", "requests = ", "a whole number"],
+            ),
+            ("[defaults]\nrequests = 0", &["plan.toml:2:12", "requests = 0", "number above 0"]),
+            ("[defaults]\nrequests = -1", &["plan.toml:2:12", "`-1`", "number above 0"]),
+            ("[defaults]\nrequests = 1.5", &["plan.toml:2:12", "`1.5`", "number above 0"]),
             ("[defaults]\ntimeout = \"10\"", &["plan.toml:2", "`10` is no duration", "10m"]),
             ("[defaults]\nslo = [\"tfft.p99 < 1s\"]", &["plan.toml:2", "`tfft`", "ttft.p99"]),
             ("[[bench]]\nloads = [\"4rps\"]", &["plan.toml:2", "`4rps` is no load", "4qps"]),

@@ -10,7 +10,8 @@ use toml::Spanned;
 use super::environment::{Expanded, expand, variable};
 use super::{
     Address, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUESTS,
-    DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, Server, load_of, name, with_no_errors,
+    DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, Server, load_of, name, on_goodput,
+    with_no_errors,
 };
 use crate::config::{self, ConfigError, ConfigFile, Settings};
 use crate::flags::Flags;
@@ -27,6 +28,7 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
     let backends = backends(file, flags)?;
     let workloads = workloads(file, flags)?;
     let mut cases = Vec::new();
+    let mut notes = Vec::new();
     let mut lines = BTreeMap::new();
     for bench in &config.bench {
         let group = Group { file, flags, bench, backends: &backends, workloads: &workloads };
@@ -36,6 +38,15 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
                 Entry::Vacant(entry) => drop(entry.insert(group)),
                 Entry::Occupied(entry) => {
                     let first = file.line_of(entry.get().start);
+                    // Groups that differ in their loads alone meet when a flag gives them all one.
+                    if load_of(flags).is_some() {
+                        notes.push(format!(
+                            "the load of the flags makes `{}` twice; it runs once, as the group at \
+                             line {first} says",
+                            case.name
+                        ));
+                        continue;
+                    }
                     let message = format!(
                         "the case `{}` is made twice: here and by the group at line {first}; cases \
                          of one name cannot be told apart in filters and baselines",
@@ -48,11 +59,7 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
         }
     }
     let results = flags.result_dir.clone().or_else(|| config.results.clone());
-    Ok(Plan {
-        cases,
-        results: results.unwrap_or_else(|| PathBuf::from("results")),
-        notes: Vec::new(),
-    })
+    Ok(Plan { cases, results: results.unwrap_or_else(|| PathBuf::from("results")), notes })
 }
 
 /// A backend with its models.
@@ -78,16 +85,19 @@ impl Group<'_> {
         let workload_names = self.workloads.iter().map(|workload| workload.name.as_str());
         let workloads = selection(file, "workload", bench.workloads.as_deref(), workload_names)?;
         // A model may be selected by either of its names; one that no backend has is a mistake.
+        // `--model` takes the place of the list.
         let model_names = self.backends.iter().flat_map(|resolved| {
             resolved.models.iter().flat_map(|(model, _)| [model.alias.as_str(), model.id.as_str()])
         });
-        let models = selection(file, "model", bench.models.as_deref(), model_names)?;
+        let listed_models = bench.models.as_deref().filter(|_| self.flags.model.is_none());
+        let models = selection(file, "model", listed_models, model_names)?;
         let loads = match load_of(self.flags) {
             Some(load) => vec![load],
             None => bench.loads.get_ref().clone(),
         };
         if loads.is_empty() {
-            return Err(file.error(bench.loads.span(), "a group needs at least one load"));
+            let message = "`loads` must hold at least one load, for example \"4qps\"";
+            return Err(file.error(bench.loads.span(), message));
         }
 
         let mut cases = Vec::new();
@@ -138,8 +148,19 @@ impl Group<'_> {
             )
         })?;
         let goodput = settings.goodput.as_ref().map(|goodput| goodput_of(file, goodput));
-        let slos =
-            if flags.slo.is_empty() { settings.slo.unwrap_or_default() } else { flags.slo.clone() };
+        let (slos, slos_span) = match settings.slo {
+            Some(slos) if flags.slo.is_empty() => (slos.get_ref().clone(), slos.span()),
+            _ => (flags.slo.clone(), self.bench.loads.span()),
+        };
+        if let (None, Some(slo)) = (&goodput, on_goodput(&slos)) {
+            let flag = if flags.slo.is_empty() { "" } else { "--slo " };
+            let message = format!(
+                "the objective {flag}`{slo}` of the case `{name}` needs objectives for each \
+                 request: set for example goodput = {{ ttft = \"500ms\" }} in [defaults], in this \
+                 group or in an override"
+            );
+            return Err(file.error(slos_span, message));
+        }
         Ok(Case {
             name,
             backend: Arc::clone(&resolved.backend),
@@ -339,7 +360,10 @@ fn server_of(
     let endpoint = endpoint.unwrap_or(protocol.default_endpoint());
     if let Some(base_url) = target.and_then(super::flags::base_url) {
         let address = Address::new(&base_url, endpoint);
-        return address.map(Server::Remote).map_err(|e| file.error(written.name.span(), e));
+        return address.map(Server::Remote).map_err(|error| {
+            let message = format!("--base-url and --endpoint, for this backend: {error}");
+            file.error(written.name.span(), message)
+        });
     }
     let Some(base_url) = &written.base_url else {
         return Err(file.error(
@@ -361,34 +385,36 @@ fn sim_config(file: &ConfigFile, written: &config::Backend) -> Result<SimConfig,
     sim.models = Vec::new();
     sim.seed = file.config.seed.unwrap_or(0);
     let Some(engine) = &written.engine else { return Ok(sim) };
-    let positive = |value: f64, key: &str| {
+    let positive = |written: &Spanned<f64>, key: &str| {
+        let value = *written.get_ref();
         if 0.0 < value && value.is_finite() {
             return Ok(value);
         }
-        Err(file.error(engine.span(), format!("`{key}` must be above 0, not {value}")))
+        Err(file.error(written.span(), format!("`{key}` must be above 0, not {value}")))
     };
     let figures = engine.get_ref();
     if let Some(max_batch) = figures.max_batch {
         sim.max_batch = max_batch.get();
     }
-    if let Some(rate) = figures.prefill_tokens_per_s {
+    if let Some(rate) = &figures.prefill_tokens_per_s {
         sim.prefill_tokens_per_s = positive(rate, "prefill_tokens_per_s")?;
     }
-    if let Some(ms) = figures.decode_base_ms {
+    if let Some(ms) = &figures.decode_base_ms {
         let s = positive(ms, "decode_base_ms")? / 1e3;
         sim.decode_base = std::time::Duration::from_secs_f64(s);
     }
-    if let Some(ms) = figures.decode_per_sequence_ms {
+    if let Some(ms) = &figures.decode_per_sequence_ms {
         let s = positive(ms, "decode_per_sequence_ms")? / 1e3;
         sim.decode_per_sequence = std::time::Duration::from_secs_f64(s);
     }
     if let Some(tokens) = figures.kv_cache_tokens {
         sim.kv_cache_tokens = tokens;
     }
-    if let Some(jitter) = figures.jitter {
+    if let Some(written) = &figures.jitter {
+        let jitter = *written.get_ref();
         if !(0.0..1.0).contains(&jitter) {
             let message = format!("`jitter` must be at least 0 and below 1, not {jitter}");
-            return Err(file.error(engine.span(), message));
+            return Err(file.error(written.span(), message));
         }
         sim.jitter = jitter;
     }
@@ -431,5 +457,357 @@ fn checked_name(file: &ConfigFile, name: &Spanned<String>) -> Result<String, Con
     match name::fault(name.get_ref()) {
         Some(fault) => Err(file.error(name.span(), fault)),
         None => Ok(name.get_ref().clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{assert_error, plan};
+    use super::*;
+
+    /// Two backends, of two models and one, and two workloads; the groups follow at line 21.
+    const AXES: &str = r#"[defaults]
+tokenizer = "tokenizer.json"
+requests = 10
+[[backend]]
+name = "a"
+kind = "vllm"
+base_url = "http://a:1"
+models = ["org/m", { id = "org/long-name", alias = "n", tokenizer = "n.json" }]
+[[backend]]
+name = "b"
+kind = "modular-chat"
+base_url = "http://b:2"
+models = ["org/m"]
+[[workload]]
+name = "w"
+path = "w.json"
+[[workload]]
+name = "x"
+path = "x.json"
+
+"#;
+
+    fn with_axes(groups: &str) -> String {
+        format!("{AXES}{groups}")
+    }
+
+    fn cases(groups: &str, line: &str) -> Vec<Case> {
+        plan(&with_axes(groups), line).unwrap().cases
+    }
+
+    fn names(groups: &str, line: &str) -> Vec<String> {
+        cases(groups, line).into_iter().map(|case| case.name).collect()
+    }
+
+    fn shown_slos(case: &Case) -> Vec<String> {
+        case.slos.iter().map(ToString::to_string).collect()
+    }
+
+    fn url(case: &Case) -> String {
+        match &case.backend.server {
+            Server::Remote(address) => address.endpoint_url().to_string(),
+            server => panic!("{server:?} is not remote"),
+        }
+    }
+
+    #[test]
+    fn backends_models_workloads_and_loads_multiply_in_the_order_of_the_file() {
+        assert_eq!(
+            names("[[bench]]\nloads = [\"inf\", \"4qps\"]", ""),
+            [
+                "a/m/w@inf",
+                "a/m/w@4qps",
+                "a/m/x@inf",
+                "a/m/x@4qps",
+                "a/n/w@inf",
+                "a/n/w@4qps",
+                "a/n/x@inf",
+                "a/n/x@4qps",
+                "b/m/w@inf",
+                "b/m/w@4qps",
+                "b/m/x@inf",
+                "b/m/x@4qps",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_group_selects_and_groups_add_up() {
+        let groups = r#"
+[[bench]]
+backends = ["b"]
+workloads = ["x", "w"]
+loads = ["32conc"]
+[[bench]]
+models = ["org/long-name"]
+workloads = ["w"]
+loads = ["inf"]
+[[bench]]
+backends = ["a"]
+models = ["n"]
+workloads = ["x"]
+loads = ["inf"]"#;
+        assert_eq!(
+            names(groups, ""),
+            ["b/m/w@32conc", "b/m/x@32conc", "a/n/w@inf", "a/n/x@inf"],
+            "lists select; the order is that of the tables"
+        );
+    }
+
+    #[test]
+    fn a_name_made_twice_names_both_lines() {
+        let groups = r#"[[bench]]
+backends = ["a"]
+loads = ["inf"]
+[[bench]]
+models = ["n"]
+loads = ["4qps", "inf"]"#;
+        let parts = ["plan.toml:26:9", "`a/n/w@inf` is made twice", "the group at line 23"];
+        assert_error(&with_axes(groups), "", &parts);
+    }
+
+    #[test]
+    fn groups_that_differ_in_their_loads_alone_meet_under_a_load_of_the_flags() {
+        let groups = r#"[[bench]]
+backends = ["b"]
+workloads = ["w"]
+loads = ["inf"]
+requests = 1
+[[bench]]
+backends = ["b"]
+workloads = ["w"]
+loads = ["4qps"]
+requests = 2"#;
+        let plan = plan(&with_axes(groups), "--request-rate 8").unwrap();
+        assert_eq!(plan.cases.len(), 1);
+        assert_eq!((plan.cases[0].name.as_str(), plan.cases[0].requests), ("b/m/w@8qps", 1));
+        assert!(plan.notes[0].contains("the group at line 24"), "{:?}", plan.notes);
+    }
+
+    #[test]
+    fn an_unknown_name_in_a_group_has_a_place_and_the_known_names() {
+        for (axis, parts) in [
+            ("backends = [\"a\", \"c\"]", ["plan.toml:22:18", "unknown backend `c`", "has a, b"]),
+            ("workloads = [\"y\"]", ["plan.toml:22:14", "unknown workload `y`", "has w, x"]),
+            (
+                "models = [\"o\"]",
+                ["plan.toml:22:11", "unknown model `o`", "has m, org/m, n, org/l"],
+            ),
+        ] {
+            assert_error(&with_axes(&format!("[[bench]]\n{axis}\nloads = [\"inf\"]")), "", &parts);
+        }
+    }
+
+    #[test]
+    fn a_case_whose_address_is_in_an_unset_variable_stays_in_the_plan() {
+        let unset = AXES.replace("http://b:2", "http://${SERVEBENCH_TEST_UNSET}");
+        let plan = plan(&format!("{unset}[[bench]]\nloads = [\"inf\"]"), "").unwrap();
+        let case = plan.cases.iter().find(|case| case.name == "b/m/w@inf").unwrap();
+        match &case.backend.server {
+            Server::Unset { variable } => assert_eq!(variable, "SERVEBENCH_TEST_UNSET"),
+            server => panic!("{server:?}"),
+        }
+        assert_eq!(url(&plan.cases[0]), "http://a:1/v1/completions");
+    }
+
+    #[test]
+    fn an_unset_variable_in_a_header_is_one_in_the_address() {
+        let unset = AXES.replace(
+            "base_url = \"http://b:2\"",
+            "base_url = \"http://b:2\"\nheaders = { x-key = \"${SERVEBENCH_TEST_UNSET}\" }",
+        );
+        let plan = plan(&format!("{unset}[[bench]]\nloads = [\"inf\"]"), "--backend b").unwrap();
+        assert!(matches!(plan.cases[0].backend.server, Server::Unset { .. }));
+    }
+
+    #[test]
+    fn a_group_wins_over_the_defaults_and_a_later_override_over_an_earlier_one() {
+        let groups = r#"[[bench]]
+workloads = ["w"]
+loads = ["inf"]
+requests = 20
+slo = ["ttft.p99 < 1s"]
+[[bench]]
+workloads = ["x"]
+loads = ["inf"]
+[[override]]
+cases = ["a/*@inf"]
+requests = 30
+timeout = "1s"
+[[override]]
+cases = ["nothing", "*/n/*"]
+requests = 40
+slo = ["ttft.p99 < 2s", "error_ratio < 1%"]"#;
+        let cases = cases(groups, "");
+        let case = |name: &str| cases.iter().find(|case| case.name == name).unwrap();
+        let requests = |name| case(name).requests;
+        assert_eq!(requests("b/m/x@inf"), 10, "the defaults");
+        assert_eq!(requests("b/m/w@inf"), 20, "the group");
+        assert_eq!(requests("a/m/w@inf"), 30, "an override");
+        assert_eq!(requests("a/n/w@inf"), 40, "the last override");
+        assert_eq!(case("a/n/w@inf").timeout.as_secs(), 1, "what it does not set stays");
+        assert_eq!(shown_slos(case("a/m/w@inf")), ["ttft.p99 < 1000ms", "error_ratio == 0"]);
+        assert_eq!(shown_slos(case("a/n/x@inf")), ["ttft.p99 < 2000ms", "error_ratio < 0.01"]);
+        assert_eq!(shown_slos(case("b/m/x@inf")), ["error_ratio == 0"]);
+    }
+
+    #[test]
+    fn a_tokenizer_of_the_model_wins_over_that_of_the_defaults() {
+        let cases = cases("[[bench]]\nbackends = [\"a\"]\nloads = [\"inf\"]", "");
+        assert_eq!(cases[0].tokenizer, PathBuf::from("tokenizer.json"));
+        assert_eq!(cases[2].tokenizer, PathBuf::from("n.json"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let groups = r#"[[bench]]
+workloads = ["w"]
+loads = ["inf", "4qps"]
+requests = 20
+timeout = "1s"
+slo = ["ttft.p99 < 1s"]
+[[override]]
+cases = ["*"]
+requests = 30"#;
+        let line = "--num-prompts 5 --request-rate 2 --timeout 3s --slo ttft.p50~<~9s --seed 7 \
+                    --tokenizer t.json --dataset-path d.json --sharegpt-output-len 6 \
+                    --result-dir out --arrivals constant --no-details --require-server";
+        let plan = plan(&with_axes(groups), line).unwrap();
+        let names: Vec<&str> = plan.cases.iter().map(|case| case.name.as_str()).collect();
+        assert_eq!(names, ["a/m/w@2qps", "a/n/w@2qps", "b/m/w@2qps"]);
+        assert_eq!(plan.results, PathBuf::from("out"));
+        for case in &plan.cases {
+            assert_eq!((case.requests, case.seed, case.timeout.as_secs()), (5, 7, 3));
+            assert_eq!(case.arrivals, crate::load::ArrivalProcess::Constant);
+            assert_eq!(shown_slos(case), ["ttft.p50 < 9000ms", "error_ratio == 0"]);
+            assert_eq!(case.tokenizer, PathBuf::from("t.json"));
+            let (path, output_tokens) = (PathBuf::from("d.json"), Some(6));
+            assert_eq!(case.workload.dataset, Dataset::ShareGpt { path, output_tokens });
+            assert!(!case.details && case.backend.require_server);
+        }
+    }
+
+    #[test]
+    fn flags_replace_the_address_and_the_model_of_a_backend_of_the_file() {
+        let group = "[[bench]]\nmodels = [\"n\", \"m\"]\nworkloads = [\"w\"]\nloads = [\"inf\"]";
+        let cases = cases(group, "--backend b --base-url http://c:3");
+        assert_eq!(cases.len(), 1, "the other backend is not in the plan");
+        assert_eq!(cases[0].name, "b/m/w@inf");
+        assert_eq!(url(&cases[0]), "http://c:3/v1/chat/completions");
+
+        let line = "--backend b --host h --port 4 --endpoint /x --model org/other";
+        let cases = self::cases(group, line);
+        assert_eq!(cases.len(), 1);
+        assert_eq!(cases[0].name, "b/other/w@inf");
+        assert_eq!(url(&cases[0]), "http://h:4/x");
+    }
+
+    #[test]
+    fn an_objective_on_goodput_needs_objectives_for_each_request() {
+        let remedy = "goodput = { ttft = \"500ms\" }";
+        let group = "[[bench]]\nloads = [\"inf\"]\nslo = [\"goodput_ratio > 95%\"]\n";
+        let parts = ["plan.toml:23:7", "`a/m/w@inf`", "`goodput_ratio > 0.95`", remedy];
+        assert_error(&with_axes(group), "", &parts);
+
+        let over = "[[bench]]\nloads = [\"inf\"]\n[[override]]\ncases = [\"b/*/x@*\"]\n\
+                    slo = [\"goodput > 2\"]\n";
+        let parts = ["plan.toml:25:7", "`b/m/x@inf`", "`goodput > 2`", remedy];
+        assert_error(&with_axes(over), "", &parts);
+
+        let bare = "[[bench]]\nloads = [\"inf\"]\n";
+        let parts = ["plan.toml:22:9", "`a/m/w@inf`", "--slo `goodput > 2`", remedy];
+        assert_error(&with_axes(bare), "--slo goodput~>~2", &parts);
+
+        let met = cases(&format!("{group}{remedy}"), "");
+        assert_eq!(met[0].goodput.unwrap().ttft.unwrap().as_millis(), 500);
+        assert!(!cases(&format!("{bare}{remedy}"), "--slo goodput~>~2").is_empty());
+    }
+
+    #[test]
+    fn a_mistake_has_a_place_the_key_and_what_is_allowed() {
+        for (groups, parts) in [
+            ("[[bench]]\nload = [\"inf\"]", &["plan.toml:22:1", "`load`", "`loads`"][..]),
+            ("[[bench]]", &["plan.toml:21:1", "missing field `loads`"]),
+            ("[[bench]]\nloads = \"inf\"", &["plan.toml:22:9", "loads = \"inf\"", "a sequence"]),
+            ("[[bench]]\nloads = []", &["plan.toml:22:9", "`loads`", "at least one", "4qps"]),
+            ("[[bench]]\nloads = [\"0qps\"]", &["plan.toml:22:", "`0qps` is no load", "4qps"]),
+            (
+                "[[bench]]\nloads = [\"inf\"]\nrequests = 0",
+                &["plan.toml:23:12", "requests = 0", "a whole number above 0"],
+            ),
+            (
+                "[[bench]]\nloads = [\"inf\"]\ntimeout = \"-5s\"",
+                &["plan.toml:23:11", "`-5s` is no duration", "500ms, 1.5s"],
+            ),
+            (
+                "[[bench]]\nloads = [\"inf\"]\ngoodput = {}",
+                &["plan.toml:23:11", "goodput needs at least one of ttft, tpot and e2e"],
+            ),
+            (
+                "[[backend]]\nname = \"s\"\nkind = \"sim\"\n[backend.engine]\njitter = 2.0",
+                &["plan.toml:25:10", "`jitter`", "at least 0 and below 1, not 2"],
+            ),
+            (
+                "[[backend]]\nname = \"s\"\nkind = \"sim\"\nengine = { decode_base_ms = -1.0 }",
+                &["plan.toml:24:29", "`decode_base_ms` must be above 0, not -1"],
+            ),
+            (
+                "[[backend]]\nname = \"s\"\nkind = \"sim\"\nbase_url = \"http://h\"",
+                &["plan.toml:24:12", "`base_url`", "started by the harness"],
+            ),
+            (
+                "[[backend]]\nname = \"s\"\nkind = \"vllm\"\nmodels = [\"m\"]",
+                &["plan.toml:22:8", "`s` needs a `base_url`"],
+            ),
+            (
+                "[[backend]]\nname = \"s\"\nkind = \"vllm\"\nbase_url = \"http://h\"",
+                &["plan.toml:22:8", "`s` needs `models`"],
+            ),
+            (
+                "[[backend]]\nname = \"s\"\nkind = \"vllm\"\nbase_url = \"h\"",
+                &["plan.toml:24:12", "base_url = \"h\"", "http://host:port"],
+            ),
+            (
+                "[[backend]]\nname = \"s\"\nkind = \"vllm\"\nbase_url = \"http://h\"\n\
+                 models = [\"m@1\"]",
+                &["plan.toml:25:11", "`m@1`", "'@'", "alias"],
+            ),
+            (
+                "[[backend]]\nname = \"a\"\nkind = \"sim\"",
+                &["plan.toml:22:8", "second backend `a`"],
+            ),
+            ("[[workload]]\nname = \"w\"", &["plan.toml:22:8", "second workload `w`"]),
+            ("[[workload]]\nname = \"y\"", &["plan.toml:22:8", "dataset of `y`", "set `path`"]),
+            ("[[workload]]\nname = \"y z\"", &["plan.toml:22:8", "`y z` holds ' '", "letters"]),
+        ] {
+            assert_error(&with_axes(groups), "", parts);
+        }
+    }
+
+    #[test]
+    fn a_case_without_a_tokenizer_names_the_ways_to_set_one() {
+        let text = AXES.replace("tokenizer = \"tokenizer.json\"", "");
+        let text = format!("{text}[[bench]]\nloads = [\"inf\"]");
+        assert_error(&text, "", &["plan.toml:22:9", "`a/m/w@inf`", "[defaults]", "--tokenizer"]);
+        assert!(plan(&text, "--tokenizer t.json").is_ok());
+    }
+
+    #[test]
+    fn an_embedded_engine_takes_its_figures_from_the_preset_and_the_file() {
+        let groups = r#"[[backend]]
+name = "s"
+kind = "sim"
+protocol = "chat"
+engine = { max_batch = 3, jitter = 0.5, decode_base_ms = 2 }
+[[bench]]
+backends = ["s"]
+loads = ["inf"]"#;
+        let case = cases(groups, "").remove(0);
+        assert_eq!(case.name, "s/sim/w@inf");
+        assert_eq!(case.backend.protocol, ProtocolKind::Chat);
+        let Server::Sim(sim) = &case.backend.server else { panic!("{case:?}") };
+        assert_eq!((sim.max_batch, sim.jitter), (3, 0.5));
+        assert_eq!(sim.decode_base.as_millis(), 2);
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::config::{Config, ConfigFile, StreamOptions};
 use crate::flags::{Flags, RequestRate};
 use crate::load::{ArrivalProcess, Load};
+use crate::metric::{Quantity, Scalar};
 use crate::secret::Secret;
 use crate::sim::SimConfig;
 use crate::slo::{Goodput, Slo};
@@ -24,7 +25,7 @@ mod name;
 
 /// Requests of a case unless the plan says otherwise: the default of MAX's script.
 const DEFAULT_REQUESTS: usize = 500;
-const DEFAULT_TIMEOUT: Duration = Duration::from_mins(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_API_KEY_ENV: &str = "OPENAI_API_KEY";
 
@@ -176,6 +177,10 @@ impl Plan {
         let file = match ConfigFile::load(path) {
             Ok(file) => Some(file),
             Err(error) if named => return Err(error.into()),
+            // A backend that is no kind can only be one of the file.
+            Err(error) if path.exists() && flags::kind_of(flags).is_err() => {
+                return Err(error.into());
+            }
             Err(_) => None,
         };
         let backend = flags.backend.as_deref();
@@ -223,6 +228,13 @@ fn load_of(flags: &Flags) -> Option<Load> {
     }
 }
 
+/// The first of `slos` that makes no sense without objectives for each request.
+fn on_goodput(slos: &[Slo]) -> Option<&Slo> {
+    slos.iter().find(|slo| {
+        matches!(slo.quantity, Quantity::Scalar(Scalar::Goodput | Scalar::GoodputRatio))
+    })
+}
+
 /// `slos`, and one on errors where none of them speaks of errors.
 fn with_no_errors(mut slos: Vec<Slo>) -> Vec<Slo> {
     let no_errors = Slo::no_errors();
@@ -230,4 +242,140 @@ fn with_no_errors(mut slos: Vec<Slo>) -> Vec<Slo> {
         slos.push(no_errors);
     }
     slos
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    /// The flags of a command line. Its words have no spaces, but for `~`.
+    pub(super) fn flags(line: &str) -> Flags {
+        let words = line.split_whitespace().map(|word| word.replace('~', " "));
+        Line::try_parse_from(std::iter::once("servebench".to_owned()).chain(words)).unwrap().flags
+    }
+
+    /// The plan of a default file `plan.toml` that holds `text`, and flags.
+    pub(super) fn plan(text: &str, line: &str) -> Result<Plan, PlanError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plan.toml");
+        std::fs::write(&path, text).unwrap();
+        Plan::new(&flags(&line.replace("PLAN", path.to_str().unwrap())), &path)
+    }
+
+    /// The error that they make, and that it holds each of `parts`.
+    pub(super) fn assert_error(text: &str, line: &str, parts: &[&str]) {
+        let error = plan(text, line).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "{text}\n{line}\nmisses {part}:\n{error}");
+        }
+    }
+
+    const FILE: &str = r#"
+[defaults]
+tokenizer = "tokenizer.json"
+[[backend]]
+name = "mine"
+kind = "vllm"
+base_url = "http://mine:1"
+models = ["org/m"]
+[[workload]]
+name = "chats"
+path = "chats.json"
+[[bench]]
+loads = ["4qps"]
+"#;
+
+    const TARGET: &str = "--model org/other --dataset-path d.json --tokenizer t.json";
+
+    fn only_case(plan: &Plan) -> &Case {
+        assert_eq!(plan.cases.len(), 1, "{plan:?}");
+        &plan.cases[0]
+    }
+
+    #[test]
+    fn without_flags_the_default_file_is_the_plan() {
+        let plan = plan(FILE, "").unwrap();
+        assert_eq!(only_case(&plan).name, "mine/m/chats@4qps");
+        assert_eq!(plan.results, Path::new("results"));
+        assert!(plan.notes.is_empty());
+    }
+
+    #[test]
+    fn without_a_file_and_a_target_there_is_no_plan() {
+        let error = Plan::new(&flags(""), Path::new("benches/none.toml")).unwrap_err().to_string();
+        for part in ["`benches/none.toml` does not exist", "--config", "--base-url", "--model"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_a_flag_names_must_exist() {
+        for line in ["--config benches/none.toml", "--config benches/none.toml --backend mine"] {
+            let error = Plan::new(&flags(line), Path::new("unused.toml")).unwrap_err().to_string();
+            assert!(error.starts_with("benches/none.toml: cannot be read"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_target_of_the_flags_sets_the_default_file_aside_with_a_note() {
+        let plan = plan(FILE, TARGET).unwrap();
+        assert_eq!(only_case(&plan).name, "modular/other/sharegpt@inf");
+        assert!(matches!(&plan.notes[..], [note] if note.contains("plan.toml` is not used")));
+    }
+
+    #[test]
+    fn a_damaged_default_file_does_not_matter_to_flags_that_say_everything() {
+        let plan = plan("sede = 1", TARGET).unwrap();
+        assert_eq!(only_case(&plan).name, "modular/other/sharegpt@inf");
+    }
+
+    #[test]
+    fn a_damaged_default_file_matters_to_flags_that_may_name_its_backend() {
+        assert_error("sede = 1", "--backend mine", &["plan.toml:1:1", "unknown field `sede`"]);
+    }
+
+    #[test]
+    fn a_plan_file_and_a_foreign_target_are_not_both_named() {
+        for target in [TARGET, "--backend vllm", "--base-url http://h:1", "--host h", "--port 1"] {
+            let line = format!("--config PLAN {target}");
+            assert_error(FILE, &line, &["--config", "--backend (mine)", "leave --config out"]);
+        }
+    }
+
+    #[test]
+    fn a_backend_of_neither_the_file_nor_the_kinds_is_an_error() {
+        assert_error(FILE, "--backend vlm", &["--backend `vlm`", "modular", "llama-cpp-chat"]);
+    }
+
+    #[test]
+    fn a_rate_of_the_flags_is_an_open_loop_and_a_concurrency_a_closed_one() {
+        for (line, load) in [
+            ("", None),
+            ("--request-rate inf", Some("inf")),
+            ("--request-rate 0.5", Some("0.5qps")),
+            ("--max-concurrency 8", Some("8conc")),
+        ] {
+            let shown = load_of(&flags(line)).map(|load| load.to_string());
+            assert_eq!(shown.as_deref(), load, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_case_may_have_no_errors_unless_an_objective_speaks_of_them() {
+        let texts = |slos: &[&str]| {
+            let slos = slos.iter().map(|text| text.parse().unwrap()).collect();
+            with_no_errors(slos).iter().map(Slo::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&[]), ["error_ratio == 0"]);
+        assert_eq!(texts(&["ttft.p99 < 1s"]), ["ttft.p99 < 1000ms", "error_ratio == 0"]);
+        assert_eq!(texts(&["error_ratio < 5%"]), ["error_ratio < 0.05"]);
+    }
 }
