@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::Semaphore;
 use tower_layer::Layer;
 use tower_service::Service;
 use url::{Host, Url};
@@ -39,7 +40,38 @@ pub struct Client {
     url: Url,
     protocol: ProtocolKind,
     secrets: Vec<Secret>,
+    gate: Gate,
 }
+
+/// Lets requests leave one at a time: the next is stamped only when the last one's bytes are on their
+/// way. Without it, a hundred that are due at once would all be stamped before the first is written, and
+/// the client's own work on the others would look like the server's delay.
+#[derive(Clone, Debug)]
+struct Gate(Arc<Semaphore>);
+
+impl Gate {
+    fn new() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+
+    /// Waits until the requests before are on their way, and for that of this one takes the runtime's
+    /// task queue through `turns` turns.
+    async fn pass(&self, turns: usize) {
+        // Never closed.
+        let Ok(permit) = Arc::clone(&self.0).acquire_owned().await else { return };
+        tokio::spawn(async move {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Turns until an open connection's task has written a request it was handed, and until that of a new
+/// connection has been started and has done so.
+const TURNS_WHEN_OPEN: usize = 2;
+const TURNS_WHEN_NEW: usize = 4;
 
 /// How long a request may take.
 #[derive(Clone, Copy, Debug)]
@@ -93,13 +125,14 @@ impl Stamp {
 
 struct Connect {
     clock: Clock,
+    gate: Gate,
     opened: OnceLock<Opened>,
 }
 
-/// When the connector began, and when the connection was open.
+/// How long a connection took to open, and when it could be used.
 #[derive(Clone, Copy)]
 struct Opened {
-    from: Duration,
+    took: Duration,
     at: Duration,
 }
 
@@ -124,15 +157,17 @@ impl Client {
         }
         let http = builder.build().context("set up the HTTP client")?;
         let secrets = backend.headers.iter().map(|(_, value)| value).chain(&backend.api_key);
-        Ok(Self { http, url, protocol: backend.protocol, secrets: secrets.cloned().collect() })
+        let secrets = secrets.cloned().collect();
+        Ok(Self { http, url, protocol: backend.protocol, secrets, gate: Gate::new() })
     }
 
     /// Sends `body` and reads the answer to its end, its failure, its limits or a stop.
     pub async fn send(&self, clock: Clock, body: Bytes, limits: Limits, stop: &Stop) -> Exchange {
+        self.gate.pass(TURNS_WHEN_OPEN).await;
         let begun = clock.now();
         let last_byte = Stamp::new(begun);
         let mut reader = StreamReader::new(self.protocol);
-        let connect = Arc::new(Connect { clock, opened: OnceLock::new() });
+        let connect = Arc::new(Connect { clock, gate: self.gate.clone(), opened: OnceLock::new() });
         let exchange = self.exchange(clock, body, &mut reader, &last_byte);
         let interrupted = tokio::select! {
             biased;
@@ -146,7 +181,7 @@ impl Client {
         let (stream, outcome) = reader.finish(ended, interrupted);
         // Where a connection had to be opened, the request left when it was open.
         let (connect, sent) = match connect.opened.get() {
-            Some(opened) => (Some(opened.at.saturating_sub(opened.from)), opened.at),
+            Some(opened) => (Some(opened.took), opened.at),
             None => (None, begun),
         };
         Exchange { sent, connect, ended, stream, outcome: self.redacted(outcome) }
@@ -344,6 +379,7 @@ struct TimedConnector<S> {
 impl<S, R> Service<R> for TimedConnector<S>
 where
     S: Service<R>,
+    S::Response: Send,
     S::Future: Send + 'static,
 {
     type Response = S::Response;
@@ -361,7 +397,9 @@ where
         Box::pin(async move {
             let connection = connecting.await?;
             if let Some((connect, from)) = word {
-                let _ = connect.opened.set(Opened { from, at: connect.clock.now() });
+                let took = connect.clock.now().saturating_sub(from);
+                connect.gate.pass(TURNS_WHEN_NEW).await;
+                let _ = connect.opened.set(Opened { took, at: connect.clock.now() });
             }
             Ok(connection)
         })

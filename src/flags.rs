@@ -18,7 +18,7 @@ pub const TWIN_PREFIX: &str = "SERVEBENCH_";
 /// What the user typed, or set in the environment. `None` where nothing was said.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Flags {
-    /// Plan file [default: benches/<bench target>.toml]
+    /// Plan file [default: benches/BENCH_TARGET.toml]
     #[arg(long, value_name = "PATH", help_heading = "Plan")]
     pub config: Option<PathBuf>,
     /// Decides every draw: prompts and arrivals [default: 0]

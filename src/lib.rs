@@ -88,10 +88,11 @@ pub mod flags;
 pub mod plan;
 
 // Action.
+mod reader;
+
 mod client;
 mod engine;
 mod live;
-mod reader;
 mod tokens;
 
 // Judgement.
@@ -100,8 +101,9 @@ pub mod summary;
 pub mod verdict;
 
 // Telling.
-pub mod render;
 pub mod report;
+
+pub mod render;
 
 mod progress;
 

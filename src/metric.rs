@@ -188,7 +188,7 @@ impl FromStr for Statistic {
                 let digits = text.strip_prefix('p').ok_or_else(error)?;
                 let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
                 let percent: f64 = digits.parse().map_err(|_| error())?;
-                if !plain || !(0.0 < percent && percent < 100.0) {
+                if !(plain && 0.0 < percent && percent < 100.0) {
                     return Err(error());
                 }
                 Self::Percentile(percent)

@@ -1,6 +1,8 @@
 //! What is measured against what is true: the embedded engine records when each token really left.
 //! The bounds are loose, since the machine is shared; the sign is not: nothing is seen before it left.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The fixtures are what they are said to be, and can be made again.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
+
 use std::fs;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! The bench binary as Cargo, CI and nextest run it: exit codes, output, results.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
+
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
