@@ -3,7 +3,7 @@
 import json
 import sys
 
-SCALARS = """date backend model_id tokenizer_id num_prompts request_rate duration completed
+SCALARS = """date backend model_id tokenizer_id dataset_name num_prompts request_rate duration completed
 total_input_tokens total_output_tokens request_throughput input_throughput output_throughput
 peak_gpu_memory_mib available_gpu_memory_mib gpu_utilization failed request_goodput
 total_token_throughput max_concurrency burstiness servebench""".split()

@@ -83,8 +83,9 @@ pub struct Flags {
     #[arg(long, help_heading = "Load")]
     pub skip_test_prompt: bool,
 
-    /// An objective, for example 'ttft.p99 < 500ms'; may repeat; replaces those of the file
-    #[arg(long, value_name = "LIMIT", help_heading = "Verdict")]
+    /// An objective, for example 'ttft.p99 < 500ms'; may repeat, or hold several with ; between; replaces
+    /// those of the file
+    #[arg(long, value_name = "LIMIT", value_delimiter = ';', help_heading = "Verdict")]
     pub slo: Vec<Slo>,
     /// A missing server fails its cases instead of having them ignored
     #[arg(long, help_heading = "Verdict")]
@@ -111,6 +112,12 @@ pub struct Flags {
         help_heading = "Results"
     )]
     pub metadata: Vec<(String, String)>,
+    /// What the server was started with, for the record: the field `server_args` of the result
+    #[arg(long, value_name = "TEXT", help_heading = "Results")]
+    pub server_args: Option<String>,
+    /// Accepted for MAX's command lines; this version samples no GPU, and the fields are null
+    #[arg(long, help_heading = "Results")]
+    pub collect_gpu_stats: bool,
     /// Show no progress
     #[arg(long, alias = "disable-tqdm", help_heading = "Results")]
     pub no_progress: bool,

@@ -32,6 +32,8 @@ pub struct Report {
     pub model_id: String,
     /// The tokenizer's path.
     pub tokenizer_id: String,
+    /// The dataset's kind.
+    pub dataset_name: &'static str,
     /// Requests asked for.
     pub num_prompts: usize,
     /// Requests per second, or `"inf"`.
@@ -298,6 +300,7 @@ impl Report {
             backend: case.backend.name.clone(),
             model_id: case.model.id.clone(),
             tokenizer_id: case.tokenizer.display().to_string(),
+            dataset_name: case.workload.dataset.name(),
             num_prompts: case.requests,
             request_rate: RequestRate(case.load.request_rate()),
             burstiness: poisson.then_some(1.0),

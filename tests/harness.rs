@@ -295,6 +295,17 @@ fn every_flag_has_a_twin_that_it_wins_over() {
 }
 
 #[test]
+fn a_twin_may_hold_several_objectives() {
+    let project = Project::new("", BACKENDS, "[[bench]]\nbackends = [\"sim\"]\nloads = [\"inf\"]");
+    let mut command = project.command(&["--bench"]);
+    command.env("SERVEBENCH_SLO", "ttft.p50 < 1h; tpot.mean < 1us");
+    finish(command)
+        .expect(101)
+        .says("met: ttft.p50 < 3600000ms")
+        .says("missed: tpot.mean < 0.001ms");
+}
+
+#[test]
 fn help_shows_the_flags_in_groups() {
     let project = Project::new("", BACKENDS, "[[bench]]\nloads = [\"inf\"]");
     let run = project.run(&["--help"]);

@@ -114,6 +114,9 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     if cli.test_threads.is_some_and(|threads| 1 < threads) {
         say("note: cases never overlap; --test-threads has no effect");
     }
+    if cli.flags.collect_gpu_stats {
+        say("note: this version samples no GPU; the results have null for its figures");
+    }
     let mode = cli.mode();
     let interrupt = Interrupt::listen();
     let absent = absent(mode, &selected)?;
@@ -252,15 +255,14 @@ struct Runner {
 
 impl Runner {
     fn new(cli: &Cli, plan: &Plan, mode: Mode, interrupt: Interrupt) -> Self {
+        let mut metadata = cli.flags.metadata.clone();
+        metadata.extend(cli.flags.server_args.clone().map(|args| ("server_args".to_owned(), args)));
         Self {
             mode,
             format: cli.output_format(),
             results: plan.results.clone(),
             result_filename: cli.flags.result_filename.clone(),
-            options: Options {
-                test_prompt: !cli.flags.skip_test_prompt,
-                metadata: cli.flags.metadata.clone(),
-            },
+            options: Options { test_prompt: !cli.flags.skip_test_prompt, metadata },
             progress: ProgressStyleKind::detect(cli.flags.no_progress || mode == Mode::Test),
             interrupt,
             turnstile: Turnstile::default(),

@@ -50,6 +50,13 @@ pub enum DatasetKind {
 }
 
 impl Dataset {
+    /// The name in configs, flags and results.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ShareGpt { .. } => "sharegpt",
+        }
+    }
+
     /// Draws up to `requests` requests; fewer where the dataset holds no more.
     pub fn sample(
         &self,
