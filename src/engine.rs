@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::pacer::Pacer;
 use crate::record::RequestRecord;
 use crate::schedule::Schedule;
 use crate::stop::Stop;
@@ -21,7 +22,8 @@ pub struct Arrival {
     pub scheduled: Duration,
 }
 
-/// Runs a schedule to its end, the last answers included. Every arrival that was due has a record,
+/// Runs a schedule to its end, the last answers included. `pacer` is for the arrivals of this very
+/// schedule. Every arrival that was due has a record,
 /// in the order of the workload. After a stop no further request is sent; `send` is to end those in
 /// flight.
 ///
@@ -31,6 +33,7 @@ pub struct Arrival {
 pub async fn run<S, F>(
     schedule: &Schedule,
     clock: Clock,
+    pacer: Pacer,
     stop: &Stop,
     send: S,
 ) -> Vec<RequestRecord>
@@ -39,7 +42,7 @@ where
     F: Future<Output = RequestRecord> + Send,
 {
     let mut records = match schedule {
-        Schedule::Open(offsets) => open_loop(offsets, clock, stop, send).await,
+        Schedule::Open(offsets) => open_loop(offsets, clock, pacer, stop, send).await,
         Schedule::Closed { users, requests } => {
             closed_loop(*users, *requests, clock, stop, send).await
         }
@@ -52,6 +55,7 @@ where
 async fn open_loop<S, F>(
     offsets: &[Duration],
     clock: Clock,
+    mut pacer: Pacer,
     stop: &Stop,
     send: S,
 ) -> Vec<RequestRecord>
@@ -61,11 +65,10 @@ where
 {
     let mut in_flight = JoinSet::new();
     for (index, &scheduled) in offsets.iter().enumerate() {
-        if clock.now() < scheduled {
-            tokio::select! {
-                () = clock.wait_until(scheduled) => {}
-                () = stop.requested() => {}
-            }
+        tokio::select! {
+            biased;
+            () = pacer.next(scheduled, clock) => {}
+            () = stop.requested() => {}
         }
         if stop.is_requested() {
             break;
@@ -133,7 +136,7 @@ mod tests {
         let schedule = Schedule::Open([10, 20, 30].map(ms).to_vec());
         let clock = Clock::start();
         let send = move |arrival| answer(clock, arrival, ms(60));
-        let records = run(&schedule, clock, &Stop::new(), send).await;
+        let records = run(&schedule, clock, Pacer::Timer, &Stop::new(), send).await;
         assert_eq!(records.len(), 3, "a request still running at the end is kept");
         for record in records {
             // The runtime's timer rounds up to its next millisecond.
@@ -146,7 +149,7 @@ mod tests {
         let schedule = Schedule::Open(vec![Duration::ZERO; 100]);
         let clock = Clock::start();
         let send = move |arrival| answer(clock, arrival, ms(5));
-        let records = run(&schedule, clock, &Stop::new(), send).await;
+        let records = run(&schedule, clock, Pacer::Timer, &Stop::new(), send).await;
         assert!(records.iter().all(|record| record.sent == Duration::ZERO));
         assert!(records.iter().map(|record| record.index).eq(0..100));
     }
@@ -156,7 +159,7 @@ mod tests {
         let schedule = Schedule::Closed { users: 2, requests: 5 };
         let clock = Clock::start();
         let send = move |arrival| answer(clock, arrival, ms(10));
-        let records = run(&schedule, clock, &Stop::new(), send).await;
+        let records = run(&schedule, clock, Pacer::Timer, &Stop::new(), send).await;
         let mut sent: Vec<u128> = records.iter().map(|record| record.sent.as_millis()).collect();
         sent.sort_unstable();
         assert_eq!(sent.len(), 5);
@@ -182,7 +185,7 @@ mod tests {
             });
             let at_zero = Clock::start();
             let send = move |arrival| answer(at_zero, arrival, ms(10));
-            let records = run(&schedule, at_zero, &stop, send).await;
+            let records = run(&schedule, at_zero, Pacer::Timer, &stop, send).await;
             assert_eq!(records.len(), 3, "{schedule:?}");
         }
     }

@@ -88,6 +88,7 @@ pub mod flags;
 pub mod plan;
 
 // Action.
+mod pacer;
 mod reader;
 
 mod client;

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::StreamOptions;
 use crate::engine::{self, Arrival};
 use crate::live::Live;
+use crate::pacer::Pacer;
 use crate::plan::{Address, Case, Server};
 use crate::record::{Failure, Outcome, RequestRecord};
 use crate::report::{Measured, Report};
@@ -141,7 +142,8 @@ async fn records(
             }
         }
     };
-    Ok(engine::run(&schedule, clock, stop, send).await)
+    let pacer = Pacer::start(schedule.offsets().to_vec(), clock);
+    Ok(engine::run(&schedule, clock, pacer, stop, send).await)
 }
 
 fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {

@@ -31,6 +31,14 @@ impl Schedule {
         }
     }
 
+    /// When requests are due, in order; none where users decide it.
+    pub fn offsets(&self) -> &[Duration] {
+        match self {
+            Self::Open(offsets) => offsets,
+            Self::Closed { .. } => &[],
+        }
+    }
+
     /// Requests in all.
     pub fn requests(&self) -> usize {
         match self {
