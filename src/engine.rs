@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
@@ -20,6 +21,8 @@ pub struct Arrival {
     pub index: usize,
     /// When it is due.
     pub scheduled: Duration,
+    /// When it might leave: later than `scheduled` where a cap held it back.
+    pub released: Duration,
 }
 
 /// Runs a schedule to its end, the last answers included. `pacer` is for the arrivals of this very
@@ -42,7 +45,7 @@ where
     F: Future<Output = RequestRecord> + Send,
 {
     let mut records = match schedule {
-        Schedule::Open(offsets) => open_loop(offsets, clock, pacer, stop, send).await,
+        Schedule::Open { offsets, cap } => open_loop(offsets, *cap, clock, pacer, stop, send).await,
         Schedule::Closed { users, requests } => {
             closed_loop(*users, *requests, clock, stop, send).await
         }
@@ -51,9 +54,11 @@ where
     records
 }
 
-/// Sends each request at its time, however slow the server is.
+/// Sends each request at its time, however slow the server is; with `cap` requests in flight, those
+/// that come after them wait in the order of their arrival.
 async fn open_loop<S, F>(
     offsets: &[Duration],
+    cap: Option<usize>,
     clock: Clock,
     mut pacer: Pacer,
     stop: &Stop,
@@ -63,6 +68,7 @@ where
     S: Fn(Arrival) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = RequestRecord> + Send,
 {
+    let places = cap.map(|cap| Arc::new(Semaphore::new(cap)));
     let mut in_flight = JoinSet::new();
     for (index, &scheduled) in offsets.iter().enumerate() {
         tokio::select! {
@@ -73,10 +79,31 @@ where
         if stop.is_requested() {
             break;
         }
-        let send = send.clone();
-        in_flight.spawn(async move { send(Arrival { index, scheduled }).await });
+        let (places, send) = (places.clone(), send.clone());
+        in_flight.spawn(async move {
+            let mut arrival = Arrival { index, scheduled, released: scheduled };
+            let _place = match &places {
+                Some(places) => Some(take_place(places, clock, &mut arrival).await),
+                None => None,
+            };
+            send(arrival).await
+        });
     }
     in_flight.join_all().await
+}
+
+/// Waits for a place among the requests in flight; the arrival is released when it has one.
+async fn take_place<'a>(
+    places: &'a Semaphore,
+    clock: Clock,
+    arrival: &mut Arrival,
+) -> SemaphorePermit<'a> {
+    if let Ok(place) = places.try_acquire() {
+        return place;
+    }
+    let place = places.acquire().await.expect("the semaphore is never closed");
+    arrival.released = clock.now();
+    place
 }
 
 /// Lets each user send its next request as soon as its last one has ended.
@@ -102,7 +129,8 @@ where
                 if requests <= index {
                     break;
                 }
-                records.push(send(Arrival { index, scheduled: clock.now() }).await);
+                let now = clock.now();
+                records.push(send(Arrival { index, scheduled: now, released: now }).await);
             }
             records
         });
@@ -116,6 +144,28 @@ mod tests {
     use crate::record::tests::ms;
     use crate::record::{Outcome, Stream};
 
+    fn open(offsets: &[u64], cap: Option<usize>) -> Schedule {
+        Schedule::Open { offsets: offsets.iter().map(|&offset| ms(offset)).collect(), cap }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn arrivals_past_the_cap_wait_and_the_wait_counts_from_the_schedule() {
+        // Coordinated omission: a service of 500 ms, an arrival every 100 ms, one at a time.
+        let schedule = open(&[0, 100, 200, 300, 400, 500, 600, 700], Some(1));
+        let clock = Clock::start();
+        let send = move |arrival| answer(clock, arrival, ms(500));
+        let records = run(&schedule, clock, Pacer::Timer, &Stop::new(), send).await;
+        for (record, k) in records.iter().zip(0..) {
+            let near = |duration: Duration, expected: u64| {
+                let off = duration.as_millis().abs_diff(u128::from(expected));
+                assert!(off <= 10, "request {k}: {duration:?}, not {expected} ms");
+            };
+            near(record.ended - record.sent, 500);
+            near(record.ended - record.scheduled, 500 + 400 * k);
+            assert!(record.lateness() <= ms(1), "the wait is the plan's, not the client's");
+        }
+    }
+
     /// A request that is answered after `delay`.
     async fn answer(clock: Clock, arrival: Arrival, delay: Duration) -> RequestRecord {
         let sent = clock.now();
@@ -123,6 +173,7 @@ mod tests {
         RequestRecord {
             index: arrival.index,
             scheduled: arrival.scheduled,
+            released: arrival.released,
             sent,
             connect: None,
             ended: clock.now(),
@@ -133,7 +184,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_server_does_not_delay_later_arrivals() {
-        let schedule = Schedule::Open([10, 20, 30].map(ms).to_vec());
+        let schedule = open(&[10, 20, 30], None);
         let clock = Clock::start();
         let send = move |arrival| answer(clock, arrival, ms(60));
         let records = run(&schedule, clock, Pacer::Timer, &Stop::new(), send).await;
@@ -146,7 +197,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn arrivals_that_are_due_at_once_leave_at_once() {
-        let schedule = Schedule::Open(vec![Duration::ZERO; 100]);
+        let schedule = open(&[0; 100], None);
         let clock = Clock::start();
         let send = move |arrival| answer(clock, arrival, ms(5));
         let records = run(&schedule, clock, Pacer::Timer, &Stop::new(), send).await;
@@ -172,10 +223,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_a_stop_nothing_is_sent_and_what_was_sent_is_kept() {
         let clock = Clock::start();
-        for schedule in [
-            Schedule::Open([0, 10, 20, 30, 40].map(ms).to_vec()),
-            Schedule::Closed { users: 1, requests: 5 },
-        ] {
+        for schedule in
+            [open(&[0, 10, 20, 30, 40], None), Schedule::Closed { users: 1, requests: 5 }]
+        {
             let stop = Stop::new();
             let stopper = stop.clone();
             let begun = clock.now();

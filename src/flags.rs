@@ -67,8 +67,9 @@ pub struct Flags {
     /// Requests per second, or inf for all at once [default: inf]
     #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "Load")]
     pub request_rate: Option<RequestRate>,
-    /// Closed loop: so many users, each sending its next request when its last has ended
-    #[arg(long, value_name = "N", conflicts_with = "request_rate", help_heading = "Load")]
+    /// The most requests in flight: with --request-rate, arrivals past it wait; without, so many users
+    /// each send their next request when their last has ended
+    #[arg(long, value_name = "N", help_heading = "Load")]
     pub max_concurrency: Option<NonZeroUsize>,
     /// Spacing of the arrivals under --request-rate [default: poisson]
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Load")]

@@ -1,4 +1,5 @@
-//! How hard a case pushes, as it is written in configs and case names: `inf`, `4qps`, `32conc`. Pure.
+//! How hard a case pushes, as it is written in configs and case names: `inf`, `4qps`,
+//! `32conc`. Pure.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -29,7 +30,13 @@ pub enum Load {
     /// Everything at once.
     Infinite,
     /// Open loop: the schedule decides, however slow the server is.
-    Open(Rate),
+    Open {
+        /// Arrivals.
+        rate: Rate,
+        /// The most requests in flight: an arrival past it waits for its turn, and the wait shows in
+        /// the `scheduled_*` latencies. `None` where nothing holds arrivals back.
+        cap: Option<NonZeroUsize>,
+    },
     /// Closed loop: each of so many users sends its next request when its last one has ended.
     Closed(NonZeroUsize),
 }
@@ -38,7 +45,7 @@ impl Load {
     /// Requests per second as the results name it: infinite unless the load is an open loop.
     pub fn request_rate(self) -> f64 {
         match self {
-            Self::Open(rate) => rate.as_per_s(),
+            Self::Open { rate, .. } => rate.as_per_s(),
             Self::Infinite | Self::Closed(_) => f64::INFINITY,
         }
     }
@@ -47,7 +54,8 @@ impl Load {
     pub fn max_concurrency(self) -> Option<usize> {
         match self {
             Self::Closed(users) => Some(users.get()),
-            Self::Infinite | Self::Open(_) => None,
+            Self::Open { cap, .. } => cap.map(NonZeroUsize::get),
+            Self::Infinite => None,
         }
     }
 }
@@ -56,7 +64,8 @@ impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Infinite => f.write_str("inf"),
-            Self::Open(rate) => write!(f, "{}qps", rate.as_per_s()),
+            Self::Open { rate, cap: None } => write!(f, "{}qps", rate.as_per_s()),
+            Self::Open { rate, cap: Some(cap) } => write!(f, "{}qps-{cap}conc", rate.as_per_s()),
             Self::Closed(users) => write!(f, "{users}conc"),
         }
     }
@@ -65,7 +74,7 @@ impl fmt::Display for Load {
 /// The text is no load.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no load: write `inf` (all at once), `4qps` or `0.5qps` (open loop), or `32conc` (closed loop, 32 users)"
+    "`{0}` is no load: write `inf` (all at once), `4qps` or `0.5qps` (open loop), `4qps-32conc` (the same, at most 32 in flight), or `32conc` (closed loop, 32 users)"
 )]
 pub struct LoadError(String);
 
@@ -73,14 +82,17 @@ impl FromStr for Load {
     type Err = LoadError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let load = if text == "inf" {
-            Some(Self::Infinite)
-        } else if let Some(rate) = text.strip_suffix("qps") {
-            rate.parse().ok().and_then(Rate::per_s).map(Self::Open)
-        } else if let Some(users) = text.strip_suffix("conc") {
-            users.parse().ok().map(Self::Closed)
-        } else {
-            None
+        let rate = |text: &str| Rate::per_s(text.strip_suffix("qps")?.parse().ok()?);
+        let users = |text: &str| text.strip_suffix("conc")?.parse::<NonZeroUsize>().ok();
+        let load = match text.split_once('-') {
+            _ if text == "inf" => Some(Self::Infinite),
+            Some((left, right)) => {
+                rate(left).zip(users(right)).map(|(rate, cap)| Self::Open { rate, cap: Some(cap) })
+            }
+            None => {
+                let open = rate(text).map(|rate| Self::Open { rate, cap: None });
+                open.or_else(|| users(text).map(Self::Closed))
+            }
         };
         load.ok_or_else(|| LoadError(text.to_owned()))
     }
@@ -121,14 +133,28 @@ mod tests {
 
     #[test]
     fn a_load_is_printed_as_it_is_written() {
-        for text in ["inf", "4qps", "0.5qps", "32conc"] {
+        for text in ["inf", "4qps", "0.5qps", "32conc", "4qps-32conc"] {
             assert_eq!(text.parse::<Load>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn an_impossible_load_is_refused() {
-        for text in ["", "4", "qps", "0qps", "-1qps", "infqps", "NaNqps", "0conc", "1.5conc", "x"] {
+        for text in [
+            "",
+            "4",
+            "qps",
+            "0qps",
+            "-1qps",
+            "infqps",
+            "NaNqps",
+            "0conc",
+            "1.5conc",
+            "x",
+            "4qps-",
+            "4qps-0conc",
+            "2conc-4qps",
+        ] {
             let error = text.parse::<Load>().unwrap_err().to_string();
             assert!(error.contains("is no load"), "{text}: {error}");
         }

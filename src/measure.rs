@@ -148,8 +148,8 @@ async fn records(
 
 fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
     let Exchange { sent, connect, ended, stream, outcome } = exchange;
-    let Arrival { index, scheduled } = arrival;
-    RequestRecord { index, scheduled, sent, connect, ended, stream, outcome }
+    let Arrival { index, scheduled, released } = arrival;
+    RequestRecord { index, scheduled, released, sent, connect, ended, stream, outcome }
 }
 
 /// The body of one request: the protocol's own fields, and the backend's extra ones over them.

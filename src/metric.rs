@@ -25,7 +25,7 @@ pub enum Latency {
     ScheduledTtft,
     /// `e2e` taken from `scheduled`.
     ScheduledE2e,
-    /// `sent` − `scheduled`: the client's own delay.
+    /// `sent` − `scheduled`, less what a cap held the request back: the client's own delay.
     Lateness,
     /// Time to open the connection, where one was opened for the request.
     Connect,

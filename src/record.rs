@@ -10,6 +10,9 @@ pub struct RequestRecord {
     pub index: usize,
     /// When the schedule asked for it.
     pub scheduled: Duration,
+    /// When it might leave: when it was scheduled, or later where a cap on the requests in flight held
+    /// it back.
+    pub released: Duration,
     /// When it started to leave.
     pub sent: Duration,
     /// How long its connection took to open; `None` where an open one was used.
@@ -133,9 +136,9 @@ impl RequestRecord {
         Some(Completed { record: self, first, last })
     }
 
-    /// The client's own delay: `sent` − `scheduled`.
+    /// The client's own delay: `sent` − `scheduled`, less what a cap held it back.
     pub fn lateness(&self) -> Duration {
-        self.sent.saturating_sub(self.scheduled)
+        self.sent.saturating_sub(self.released)
     }
 
     /// The gaps between output-bearing events.
@@ -197,6 +200,7 @@ pub(crate) mod tests {
         RequestRecord {
             index: 0,
             scheduled: ms(0),
+            released: ms(0),
             sent: ms(10),
             connect: None,
             ended: ms(chunks.last().copied().unwrap_or(10) + 5),

@@ -291,7 +291,7 @@ impl Report {
     pub fn new(measured: Measured<'_>, now: &ZonedDateTime) -> Self {
         let Measured { case, requests, summary, judgements, verdict, metadata, .. } = measured;
         let scalar = |scalar| summary.scalars.get(&scalar).copied();
-        let open = matches!(case.load, crate::load::Load::Open(_));
+        let open = matches!(case.load, crate::load::Load::Open { .. });
         let poisson = open && case.arrivals == crate::load::ArrivalProcess::Poisson;
         let mut warnings = measured.warnings;
         warnings.extend(summary.warnings.iter().cloned());

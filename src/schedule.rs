@@ -1,5 +1,6 @@
 //! A load and a seed in, the offset of every arrival out. Pure: made before the run, the same each time.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
@@ -10,8 +11,13 @@ use crate::load::{ArrivalProcess, Load, Rate};
 /// When requests are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schedule {
-    /// Each at its offset from the start of the case; in order.
-    Open(Vec<Duration>),
+    /// Each at its offset from the start of the case.
+    Open {
+        /// In order.
+        offsets: Vec<Duration>,
+        /// The most requests in flight; arrivals past it wait.
+        cap: Option<usize>,
+    },
     /// `requests` in all, by so many users: each sends its next when its last has ended.
     Closed {
         /// Users.
@@ -25,8 +31,11 @@ impl Schedule {
     /// The schedule of `requests` arrivals under `load`.
     pub fn new(load: Load, arrivals: ArrivalProcess, requests: usize, seed: u64) -> Self {
         match load {
-            Load::Infinite => Self::Open(vec![Duration::ZERO; requests]),
-            Load::Open(rate) => Self::Open(open(rate, arrivals, requests, seed)),
+            Load::Infinite => Self::Open { offsets: vec![Duration::ZERO; requests], cap: None },
+            Load::Open { rate, cap } => Self::Open {
+                offsets: open(rate, arrivals, requests, seed),
+                cap: cap.map(NonZeroUsize::get),
+            },
             Load::Closed(users) => Self::Closed { users: users.get(), requests },
         }
     }
@@ -34,7 +43,7 @@ impl Schedule {
     /// When requests are due, in order; none where users decide it.
     pub fn offsets(&self) -> &[Duration] {
         match self {
-            Self::Open(offsets) => offsets,
+            Self::Open { offsets, .. } => offsets,
             Self::Closed { .. } => &[],
         }
     }
@@ -42,7 +51,7 @@ impl Schedule {
     /// Requests in all.
     pub fn requests(&self) -> usize {
         match self {
-            Self::Open(offsets) => offsets.len(),
+            Self::Open { offsets, .. } => offsets.len(),
             Self::Closed { requests, .. } => *requests,
         }
     }
@@ -75,7 +84,7 @@ mod tests {
 
     fn offsets(load: &str, arrivals: ArrivalProcess, requests: usize, seed: u64) -> Vec<Duration> {
         match Schedule::new(load.parse().unwrap(), arrivals, requests, seed) {
-            Schedule::Open(offsets) => offsets,
+            Schedule::Open { offsets, .. } => offsets,
             closed => panic!("{closed:?}"),
         }
     }

@@ -28,7 +28,7 @@ pub(super) fn of(case: &Case) -> Case {
         Load::Closed(users) => {
             Load::Closed(users.min(NonZeroUsize::new(REQUESTS).unwrap_or(NonZeroUsize::MIN)))
         }
-        Load::Infinite | Load::Open(_) => Load::Infinite,
+        Load::Infinite | Load::Open { .. } => Load::Infinite,
     };
     Case {
         backend: Arc::new(backend),

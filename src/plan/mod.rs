@@ -221,8 +221,9 @@ fn backend_names(config: &Config) -> String {
 /// The load that flags ask for; `None` where they ask for none.
 fn load_of(flags: &Flags) -> Option<Load> {
     match (flags.request_rate, flags.max_concurrency) {
-        (Some(RequestRate::Infinite), _) => Some(Load::Infinite),
-        (Some(RequestRate::PerSecond(rate)), _) => Some(Load::Open(rate)),
+        (Some(RequestRate::Infinite), None) => Some(Load::Infinite),
+        (Some(RequestRate::Infinite), Some(users)) => Some(Load::Closed(users)),
+        (Some(RequestRate::PerSecond(rate)), cap) => Some(Load::Open { rate, cap }),
         (None, Some(users)) => Some(Load::Closed(users)),
         (None, None) => None,
     }

@@ -66,6 +66,15 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
         push(text, &format!("* {mark}"));
     }
     let servebench = &report.servebench;
+    if servebench.plan.arrivals.is_some() && report.max_concurrency.is_some() {
+        // What a user felt who came on time, the wait for a place included.
+        let mean = |latency: &str| {
+            let figure = servebench.latencies.get(latency)?.statistics.get("mean")?;
+            figure.estimate_ms
+        };
+        let [ttft, e2e] = ["scheduled_ttft", "scheduled_e2e"].map(|name| number(mean(name)));
+        push(text, &format!("note     from the schedule: mean TTFT {ttft} ms, mean E2E {e2e} ms"));
+    }
     for slo in &servebench.slos {
         push(text, &slo_line(slo));
     }
