@@ -92,6 +92,7 @@ mod pacer;
 mod reader;
 
 mod client;
+mod descriptors;
 mod engine;
 mod live;
 mod tokens;

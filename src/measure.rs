@@ -11,6 +11,7 @@ use jiff::ZonedDateTime;
 use crate::client::{Client, Exchange, Limits};
 use crate::clock::Clock;
 use crate::config::StreamOptions;
+use crate::descriptors;
 use crate::engine::{self, Arrival};
 use crate::live::Live;
 use crate::pacer::Pacer;
@@ -63,10 +64,11 @@ impl Default for Options {
     }
 }
 
-/// Reads the case's tokenizer and draws its requests.
+/// Reads the case's tokenizer, draws its requests and makes sure that they can be sent.
 pub fn prepare(case: &Case) -> anyhow::Result<Prepared> {
     let tokenizer = Tokenizer::load(&case.tokenizer)?;
     let workload = case.workload.dataset.sample(&tokenizer, case.requests, case.seed)?;
+    descriptors::ensure(case, workload.requests.len())?;
     Ok(Prepared { tokenizer, workload: Arc::new(workload) })
 }
 

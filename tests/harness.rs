@@ -430,6 +430,35 @@ fn a_damaged_dataset_is_an_error_before_anything_is_sent() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn the_limit_on_open_files_is_raised_and_one_too_low_is_said_before_the_run() {
+    let listener = Listener::start();
+    let backends = format!("{BACKENDS}\n{}", listener.backend());
+    let project = Project::new("requests = 1024", &backends, "[[bench]]\nloads = [\"1024conc\"]");
+    // The fixture has too few conversations for so many users.
+    let turn = |from: &str, n: u32| serde_json::json!({ "from": from, "value": format!("Count from {n} to {}.", n + 9) });
+    let many: Vec<Value> = (0..1100)
+        .map(|n| serde_json::json!({ "conversations": [turn("human", n), turn("gpt", n)] }))
+        .collect();
+    std::fs::write(project.folder.path().join("many.json"), serde_json::to_vec(&many).unwrap())
+        .unwrap();
+    let run = |limit: &str, case: &str| {
+        let command = project.command(&[]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("{limit}; exec \"$0\" \"$@\""));
+        shell.arg(command.get_program()).args(["--bench", "--dataset-path", "many.json", case]);
+        shell.current_dir(project.folder.path()).env("SERVEBENCH_CONFIG", "plan.toml");
+        shell.env("TMPDIR", project.folder.path());
+        finish(shell)
+    };
+    run("ulimit -Sn 256; ulimit -Hn 4096", "sim/").expect(0).says("sending 1024 requests");
+    assert_eq!(project.results()[0]["completed"], 1024);
+    let refused = run("ulimit -Sn 256; ulimit -Hn 256", "remote/");
+    refused.expect(2).says("needs 1088 open files and the system allows 256");
+    assert_eq!(listener.connections(), 1, "nothing but the look whether it is there");
+}
+
 #[test]
 fn a_wrong_model_is_one_error_that_names_the_served_ones() {
     let server = SimProcess::start(&["--model", "llama"]);

@@ -17,6 +17,7 @@ use libtest_mimic::{Arguments, ColorSetting, Failed, FormatSetting, Measurement,
 
 use crate::cli::{Cli, Color, Format, Mode};
 use crate::client::Client;
+use crate::descriptors;
 use crate::flags::NoTests;
 use crate::live::Live;
 use crate::measure::{self, Options, Prepared};
@@ -228,7 +229,11 @@ fn prepare<'a>(
                 && (job.case.requests, job.case.seed) == (case.requests, case.seed)
         });
         let prepared = match alike {
-            Some(job) => job.prepared.clone(),
+            Some(job) => {
+                descriptors::ensure(&case, job.prepared.workload.requests.len())
+                    .with_context(|| format!("prepare {}", case.name))?;
+                job.prepared.clone()
+            }
             None => {
                 let prepared =
                     measure::prepare(&case).with_context(|| format!("prepare {}", case.name))?;
