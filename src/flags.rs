@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::duration::parse_duration;
-use crate::load::{ArrivalProcess, Rate};
+use crate::load::{ArrivalProcess, Burstiness, Rate};
 use crate::slo::Slo;
 use crate::workload::DatasetKind;
 
@@ -74,6 +74,9 @@ pub struct Flags {
     /// Spacing of the arrivals under --request-rate [default: poisson]
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Load")]
     pub arrivals: Option<ArrivalProcess>,
+    /// Shape of the gaps' gamma distribution: 1 is Poisson, less comes in bursts [default: 1]
+    #[arg(long, value_name = "SHAPE", help_heading = "Load")]
+    pub burstiness: Option<Burstiness>,
     /// How long a request may take [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
     pub timeout: Option<Duration>,

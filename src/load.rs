@@ -107,7 +107,7 @@ impl TryFrom<String> for Load {
 }
 
 /// How the arrivals of an open loop are spaced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum ArrivalProcess {
     /// Independent arrivals: exponential gaps, as from many users who know nothing of each other.
@@ -115,6 +115,47 @@ pub enum ArrivalProcess {
     Poisson,
     /// Equal gaps.
     Constant,
+    /// Gaps of a gamma distribution, as vLLM's `--burstiness` has them.
+    #[serde(skip)]
+    #[value(skip)]
+    Gamma(Burstiness),
+}
+
+/// The shape of a gamma distribution of gaps: below 1 arrivals come in bursts, 1 is a Poisson process,
+/// above 1 they are more even. Finite and above zero, or it could not be built.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct Burstiness(f64);
+
+impl Burstiness {
+    /// The shape.
+    pub fn shape(self) -> f64 {
+        self.0
+    }
+}
+
+/// Poisson arrivals, whose shape is 1.
+impl Default for Burstiness {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+impl TryFrom<f64> for Burstiness {
+    type Error = &'static str;
+
+    fn try_from(shape: f64) -> Result<Self, Self::Error> {
+        let possible = 0.0 < shape && shape.is_finite();
+        possible.then_some(Self(shape)).ok_or("the burstiness must be a number above 0")
+    }
+}
+
+impl FromStr for Burstiness {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::try_from(text.parse::<f64>().unwrap_or(f64::NAN))
+    }
 }
 
 impl ArrivalProcess {
@@ -123,6 +164,27 @@ impl ArrivalProcess {
         match self {
             Self::Poisson => "poisson",
             Self::Constant => "constant",
+            Self::Gamma(_) => "gamma",
+        }
+    }
+
+    /// The process with gaps of this burstiness; `None` for equal gaps, which have none.
+    pub fn with_burstiness(self, burstiness: Burstiness) -> Option<Self> {
+        match self {
+            Self::Constant => None,
+            Self::Poisson | Self::Gamma(_) if burstiness == Burstiness::default() => {
+                Some(Self::Poisson)
+            }
+            Self::Poisson | Self::Gamma(_) => Some(Self::Gamma(burstiness)),
+        }
+    }
+
+    /// The shape of the gaps' gamma distribution; `None` for equal gaps.
+    pub fn burstiness(self) -> Option<f64> {
+        match self {
+            Self::Poisson => Some(Burstiness::default().shape()),
+            Self::Gamma(burstiness) => Some(burstiness.shape()),
+            Self::Constant => None,
         }
     }
 }

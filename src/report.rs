@@ -38,7 +38,8 @@ pub struct Report {
     pub num_prompts: usize,
     /// Requests per second, or `"inf"`.
     pub request_rate: RequestRate,
-    /// 1 for independent arrivals; `null` where the arrivals are no Poisson process.
+    /// Shape of the gaps' gamma distribution, 1 for independent arrivals; `null` where they are equal or
+    /// there is no schedule.
     pub burstiness: Option<f64>,
     /// Users of a closed loop.
     pub max_concurrency: Option<usize>,
@@ -292,7 +293,6 @@ impl Report {
         let Measured { case, requests, summary, judgements, verdict, metadata, .. } = measured;
         let scalar = |scalar| summary.scalars.get(&scalar).copied();
         let open = matches!(case.load, crate::load::Load::Open { .. });
-        let poisson = open && case.arrivals == crate::load::ArrivalProcess::Poisson;
         let mut warnings = measured.warnings;
         warnings.extend(summary.warnings.iter().cloned());
         let mut report = Self {
@@ -303,7 +303,7 @@ impl Report {
             dataset_name: case.workload.dataset.name(),
             num_prompts: case.requests,
             request_rate: RequestRate(case.load.request_rate()),
-            burstiness: poisson.then_some(1.0),
+            burstiness: case.arrivals.burstiness().filter(|_| open),
             max_concurrency: case.load.max_concurrency(),
             duration: summary.span.as_secs_f64(),
             completed: summary.completed,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
+use rand_distr::{Distribution as _, Gamma};
 
 use crate::load::{ArrivalProcess, Load, Rate};
 
@@ -65,17 +66,28 @@ fn open(rate: Rate, arrivals: ArrivalProcess, requests: usize, seed: u64) -> Vec
         ArrivalProcess::Constant => {
             (0..requests).map(|n| Duration::from_secs_f64(n as f64 * mean_gap_s)).collect()
         }
+        // The inverse of the exponential distribution; the draw is below 1.
         ArrivalProcess::Poisson => {
-            let mut rng = ChaCha12Rng::seed_from_u64(seed);
-            let mut at_s = 0.0;
-            let mut next = || {
-                // The inverse of the exponential distribution; the draw is below 1.
-                at_s -= mean_gap_s * (1.0 - rng.random::<f64>()).ln();
-                Duration::from_secs_f64(at_s)
-            };
-            (0..requests).map(|_| next()).collect()
+            random(requests, seed, |rng| -mean_gap_s * (1.0 - rng.random::<f64>()).ln())
+        }
+        ArrivalProcess::Gamma(burstiness) => {
+            let shape = burstiness.shape();
+            let gaps = Gamma::new(shape, mean_gap_s / shape)
+                .expect("shape and scale are above zero and finite");
+            random(requests, seed, |rng| gaps.sample(rng))
         }
     }
+}
+
+/// Offsets that are `gap_s`, drawn by `seed`, apart.
+fn random(requests: usize, seed: u64, gap_s: impl Fn(&mut ChaCha12Rng) -> f64) -> Vec<Duration> {
+    let mut rng = ChaCha12Rng::seed_from_u64(seed);
+    let mut at_s = 0.0;
+    let mut next = || {
+        at_s += gap_s(&mut rng);
+        Duration::from_secs_f64(at_s)
+    };
+    (0..requests).map(|_| next()).collect()
 }
 
 #[cfg(test)]
@@ -97,18 +109,24 @@ mod tests {
     }
 
     #[test]
-    fn poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process() {
+    fn random_arrivals_have_the_rate_and_the_spread_of_their_process() {
         let n = 100_000;
-        let offsets = offsets("200qps", ArrivalProcess::Poisson, n, 7);
-        let gaps: Vec<f64> =
-            offsets.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
-        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
-        let cv = variance.sqrt() / mean;
-        // Three standard errors: 1/√n of the mean, and of the coefficient of variation too.
-        let error = 3.0 / (n as f64).sqrt();
-        assert!((mean * 200.0 - 1.0).abs() < error, "mean gap {mean}");
-        assert!((cv - 1.0).abs() < error, "coefficient of variation {cv}");
+        let gamma = |shape: f64| ArrivalProcess::Gamma(shape.try_into().unwrap());
+        for (process, expected_cv) in
+            [(ArrivalProcess::Poisson, 1.0), (gamma(0.25), 2.0), (gamma(4.0), 0.5)]
+        {
+            let offsets = offsets("200qps", process, n, 7);
+            let gaps: Vec<f64> =
+                offsets.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+            let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+            let variance =
+                gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+            let cv = variance.sqrt() / mean;
+            // Four standard errors of the mean; the coefficient of variation's is of that order.
+            let error = 4.0 * expected_cv / (n as f64).sqrt();
+            assert!((mean * 200.0 - 1.0).abs() < error, "{process:?}: mean gap {mean}");
+            assert!((cv - expected_cv).abs() < 2.0 * error, "{process:?}: variation {cv}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::duration::HumanDuration;
-use crate::load::{ArrivalProcess, Load};
+use crate::load::{ArrivalProcess, Burstiness, Load};
 use crate::sim::Preset;
 use crate::slo::Slo;
 use crate::wire::{BackendKind, ProtocolKind};
@@ -190,6 +190,8 @@ macro_rules! with_settings {
             pub requests: Option<NonZeroUsize>,
             /// How the arrivals of an open loop are spaced.
             pub arrivals: Option<ArrivalProcess>,
+            /// Shape of the gaps' gamma distribution: 1 is Poisson, less comes in bursts.
+            pub burstiness: Option<Spanned<Burstiness>>,
             /// Objectives of the case.
             pub slo: Option<Spanned<Vec<Slo>>>,
             /// Objectives of each request.
@@ -210,6 +212,7 @@ macro_rules! with_settings {
                 Settings {
                     requests: self.requests,
                     arrivals: self.arrivals,
+                    burstiness: self.burstiness.clone(),
                     slo: self.slo.clone(),
                     goodput: self.goodput.clone(),
                     timeout: self.timeout,
@@ -256,6 +259,7 @@ impl Settings {
         Self {
             requests: over.requests.or(self.requests),
             arrivals: over.arrivals.or(self.arrivals),
+            burstiness: over.burstiness.or(self.burstiness),
             slo: over.slo.or(self.slo),
             goodput: over.goodput.or(self.goodput),
             timeout: over.timeout.or(self.timeout),

@@ -10,8 +10,8 @@ use toml::Spanned;
 use super::environment::{Expanded, expand, variable};
 use super::{
     Address, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUESTS,
-    DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, Server, load_of, name, on_goodput,
-    with_no_errors,
+    DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, Server, arrivals_of, load_of, name,
+    on_goodput, with_no_errors,
 };
 use crate::config::{self, ConfigError, ConfigFile, Settings};
 use crate::flags::Flags;
@@ -161,13 +161,22 @@ impl Group<'_> {
             );
             return Err(file.error(slos_span, message));
         }
+        let burstiness = settings.burstiness.as_ref();
+        let arrivals = arrivals_of(
+            flags.arrivals.or(settings.arrivals).unwrap_or_default(),
+            flags.burstiness.or(burstiness.map(|burstiness| *burstiness.get_ref())),
+        )
+        .map_err(|error| {
+            let place = burstiness.map_or(self.bench.loads.span(), Spanned::span);
+            file.error(place, format!("the case `{name}`: {error}"))
+        })?;
         Ok(Case {
             name,
             backend: Arc::clone(&resolved.backend),
             model: model.clone(),
             workload: workload.clone(),
             load,
-            arrivals: flags.arrivals.or(settings.arrivals).unwrap_or_default(),
+            arrivals,
             requests: flags
                 .num_prompts
                 .or(settings.requests)
@@ -657,6 +666,20 @@ slo = ["ttft.p99 < 2s", "error_ratio < 1%"]"#;
         let cases = cases("[[bench]]\nbackends = [\"a\"]\nloads = [\"inf\"]", "");
         assert_eq!(cases[0].tokenizer, PathBuf::from("tokenizer.json"));
         assert_eq!(cases[2].tokenizer, PathBuf::from("n.json"));
+    }
+
+    #[test]
+    fn burstiness_makes_gamma_arrivals_and_equal_gaps_have_none() {
+        let group = |more: &str| with_axes(&format!("[[bench]]\nloads = [\"4qps\"]\n{more}"));
+        let arrivals =
+            |more: &str, line: &str| plan(&group(more), line).map(|plan| plan.cases[0].arrivals);
+        let gamma = arrivals("burstiness = 0.5", "").unwrap();
+        assert_eq!((gamma.name(), gamma.burstiness()), ("gamma", Some(0.5)));
+        assert_eq!(arrivals("burstiness = 0.5", "--burstiness 1").unwrap().name(), "poisson");
+        let error = arrivals("arrivals = \"constant\"\nburstiness = 2.0", "").unwrap_err();
+        assert!(error.to_string().contains("constant arrivals have no burstiness"), "{error}");
+        let error = arrivals("burstiness = 0.0", "").unwrap_err().to_string();
+        assert!(error.contains("must be a number above 0"), "{error}");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use clap::ValueEnum as _;
 
 use super::{
     Address, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUESTS,
-    DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, Server, file, load_of, name, on_goodput,
-    with_no_errors,
+    DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, Server, arrivals_of, file, load_of,
+    name, on_goodput, with_no_errors,
 };
 use crate::config::StreamOptions;
 use crate::flags::Flags;
@@ -47,7 +47,8 @@ fn case(flags: &Flags) -> Result<Case, String> {
         model,
         workload: NamedDataset { name: workload, dataset },
         load,
-        arrivals: flags.arrivals.unwrap_or_default(),
+        arrivals: arrivals_of(flags.arrivals.unwrap_or_default(), flags.burstiness)
+            .map_err(|error| format!("--burstiness: {error}"))?,
         requests: flags.num_prompts.map_or(DEFAULT_REQUESTS, |requests| requests.get()),
         seed: flags.seed.unwrap_or(0),
         slos: with_no_errors(flags.slo.clone()),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{Config, ConfigFile, StreamOptions};
 use crate::flags::{Flags, RequestRate};
-use crate::load::{ArrivalProcess, Load};
+use crate::load::{ArrivalProcess, Burstiness, Load};
 use crate::metric::{Quantity, Scalar};
 use crate::secret::Secret;
 use crate::sim::SimConfig;
@@ -234,6 +234,17 @@ fn on_goodput(slos: &[Slo]) -> Option<&Slo> {
     slos.iter().find(|slo| {
         matches!(slo.quantity, Quantity::Scalar(Scalar::Goodput | Scalar::GoodputRatio))
     })
+}
+
+/// The arrival process with gaps of this burstiness, where any is asked for.
+fn arrivals_of(
+    arrivals: ArrivalProcess,
+    burstiness: Option<Burstiness>,
+) -> Result<ArrivalProcess, &'static str> {
+    let Some(burstiness) = burstiness else { return Ok(arrivals) };
+    arrivals
+        .with_burstiness(burstiness)
+        .ok_or("constant arrivals have no burstiness: leave one of the two out")
 }
 
 /// `slos`, and one on errors where none of them speaks of errors.
