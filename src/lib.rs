@@ -95,11 +95,14 @@ mod client;
 mod descriptors;
 mod engine;
 mod live;
+mod strain;
 mod tokens;
 
 // Judgement.
 pub mod samples;
 pub mod summary;
+
+pub mod validity;
 pub mod verdict;
 
 // Telling.

@@ -21,9 +21,11 @@ use crate::report::{Measured, Report};
 use crate::schedule::Schedule;
 use crate::sim::{Lexicon, SimServer};
 use crate::stop::Stop;
+use crate::strain::{self, Strain};
 use crate::summary::{Counted, Summary};
 use crate::tokenizer::Tokenizer;
 use crate::tokens;
+use crate::validity::Validity;
 use crate::verdict;
 use crate::wire::Request;
 use crate::workload::{PromptRequest, Workload};
@@ -87,9 +89,10 @@ pub fn run(
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let records = runtime.block_on(records(case, prepared, options, &address, live, stop))?;
+    let (records, strain) =
+        runtime.block_on(records(case, prepared, options, &address, live, stop))?;
     let requests = counted(records, prepared)?;
-    Ok(report(case, prepared, options, &address, &requests, stop.is_requested()))
+    Ok(report(case, prepared, options, &address, &requests, &strain, stop.is_requested()))
 }
 
 /// The server and where it is. The embedded engine runs until it is dropped.
@@ -116,7 +119,7 @@ async fn records(
     address: &Address,
     live: &Arc<Live>,
     stop: &Stop,
-) -> anyhow::Result<Vec<RequestRecord>> {
+) -> anyhow::Result<(Vec<RequestRecord>, Strain)> {
     let client = Client::new(&case.backend, address.endpoint_url())?;
     let limits = Limits { timeout: case.timeout, stall_timeout: case.stall_timeout };
     let mut include_usage = case.backend.stream_options != StreamOptions::Off;
@@ -145,7 +148,7 @@ async fn records(
         }
     };
     let pacer = Pacer::start(schedule.offsets().to_vec(), clock);
-    Ok(engine::run(&schedule, clock, pacer, stop, send).await)
+    Ok(strain::watch(clock, engine::run(&schedule, clock, pacer, stop, send)).await)
 }
 
 fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
@@ -223,11 +226,15 @@ fn report(
     options: &Options,
     address: &Address,
     requests: &[Counted],
+    strain: &Strain,
     interrupted: bool,
 ) -> Report {
     let summary = Summary::new(requests, case.goodput);
     let judgements = verdict::judge(&case.slos, &summary);
-    let verdict = (!interrupted).then(|| verdict::verdict(&judgements));
+    let records = requests.iter().map(|(record, _)| record);
+    let validity = Validity::new(case.load, records, &summary, strain);
+    let doubted = !validity.doubts.is_empty();
+    let verdict = (!interrupted).then(|| verdict::verdict(&judgements, doubted));
     let mut warnings = Vec::new();
     let drawn = prepared.workload.requests.len();
     if drawn < case.requests {
@@ -243,6 +250,7 @@ fn report(
         summary: &summary,
         judgements: &judgements,
         verdict,
+        validity,
         warnings,
         metadata: &options.metadata,
     };

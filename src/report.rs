@@ -15,6 +15,7 @@ use crate::plan::Case;
 use crate::record::{Outcome, RequestRecord};
 use crate::samples::Samples;
 use crate::summary::{Counted, Summary, too_few};
+use crate::validity::Validity;
 use crate::verdict::{Finding, Judgement, Verdict};
 
 /// Raised when a field under `servebench` changes its meaning or goes.
@@ -139,6 +140,8 @@ pub struct Servebench {
     pub scalars: BTreeMap<&'static str, Option<f64>>,
     /// Token counts.
     pub tokens: TokensReport,
+    /// What is known about the measurement itself.
+    pub client: Validity,
     /// What a reader of the numbers should know.
     pub warnings: Vec<String>,
     /// What it ran on.
@@ -281,6 +284,8 @@ pub struct Measured<'a> {
     pub judgements: &'a [Judgement],
     /// How it ended; `None` where it was interrupted.
     pub verdict: Option<Verdict>,
+    /// What is known about the measurement itself.
+    pub validity: Validity,
     /// More to know than the summary knows.
     pub warnings: Vec<String>,
     /// What the user added.
@@ -343,6 +348,7 @@ impl Report {
                 latencies: latencies(summary),
                 scalars: Scalar::ALL.map(|name| (name.name(), scalar(name))).into(),
                 tokens: TokensReport::new(summary),
+                client: measured.validity,
                 warnings,
                 environment: Environment::detect(),
             },

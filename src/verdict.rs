@@ -14,7 +14,7 @@ pub enum Verdict {
     Pass,
     /// At least one objective was missed.
     SloMissed,
-    /// The numbers say too little for an objective, and none was missed.
+    /// The numbers cannot be trusted; or they say too little for an objective, and none was missed.
     Invalid,
 }
 
@@ -75,8 +75,12 @@ fn finding(slo: &Slo, value: Option<f64>, summary: &Summary) -> Finding {
     if slo.is_met_by(value) { Finding::Met } else { Finding::Missed }
 }
 
-/// The verdict that the judgements add up to.
-pub fn verdict(judgements: &[Judgement]) -> Verdict {
+/// The verdict that the judgements add up to. What cannot be trusted (`doubted`) fails nobody and passes
+/// nobody.
+pub fn verdict(judgements: &[Judgement], doubted: bool) -> Verdict {
+    if doubted {
+        return Verdict::Invalid;
+    }
     let any = |wanted: fn(&Finding) -> bool| {
         judgements.iter().any(|judgement| wanted(&judgement.finding))
     };
@@ -107,8 +111,8 @@ mod tests {
     fn a_case_passes_if_every_objective_is_met() {
         let judgements =
             judged(&["ttft.p99 < 51ms", "tpot.mean < 11ms", "error_ratio == 0"], 100, 0);
-        assert_eq!(verdict(&judgements), Verdict::Pass);
-        assert_eq!(verdict(&[]), Verdict::Pass);
+        assert_eq!(verdict(&judgements, false), Verdict::Pass);
+        assert_eq!(verdict(&[], false), Verdict::Pass);
     }
 
     #[test]
@@ -116,7 +120,7 @@ mod tests {
         let judgements = judged(&["ttft.p99 < 50ms", "tpot.mean < 11ms"], 100, 0);
         assert_eq!(judgements[0].finding, Finding::Missed);
         assert_eq!(judgements[1].finding, Finding::Met);
-        assert_eq!(verdict(&judgements), Verdict::SloMissed);
+        assert_eq!(verdict(&judgements, false), Verdict::SloMissed);
     }
 
     #[test]
@@ -134,15 +138,22 @@ mod tests {
         let judgements = judged(&["ttft.p99 < 51ms"], 99, 0);
         let Finding::Unknown(reason) = &judgements[0].finding else { panic!("{judgements:?}") };
         assert_eq!(reason, "p99 needs 100 samples and there are 99");
-        assert_eq!(verdict(&judgements), Verdict::Invalid);
+        assert_eq!(verdict(&judgements, false), Verdict::Invalid);
         let judgements = judged(&["ttft.p99 < 51ms", "error_ratio == 0"], 50, 1);
-        assert_eq!(verdict(&judgements), Verdict::SloMissed, "a miss outweighs a doubt");
+        assert_eq!(verdict(&judgements, false), Verdict::SloMissed, "a miss outweighs a doubt");
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_trusted_neither_pass_nor_fail() {
+        for slo in ["ttft.p99 < 51ms", "ttft.p99 < 50ms"] {
+            assert_eq!(verdict(&judged(&[slo], 100, 0), true), Verdict::Invalid);
+        }
     }
 
     #[test]
     fn an_unknown_quantity_is_no_pass() {
         let judgements = judged(&["goodput_ratio > 0.9"], 100, 0);
         assert!(matches!(judgements[0].finding, Finding::Unknown(_)));
-        assert_eq!(verdict(&judgements), Verdict::Invalid);
+        assert_eq!(verdict(&judgements, false), Verdict::Invalid);
     }
 }

@@ -330,7 +330,7 @@ impl Runner {
         match report.servebench.verdict {
             Some(Verdict::Pass) if 0 < report.completed => {}
             Some(Verdict::Invalid) if 0 < report.completed => {
-                say(&format!("invalid: {}: too little was measured; see its table", case.name));
+                say(&format!("invalid: {}: see its table for the reason", case.name));
                 self.invalid.store(true, Ordering::SeqCst);
             }
             _ => return Err(failed(case, &missed(report))),

@@ -84,6 +84,9 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
             &format!("failed   {reason}: {}, such as: {}", failures.count, failures.example),
         );
     }
+    for doubt in &servebench.client.doubts {
+        push(text, &format!("invalid  {doubt}"));
+    }
     for warning in &servebench.warnings {
         push(text, &format!("warning  {warning}"));
     }
@@ -137,8 +140,10 @@ mod tests {
     use crate::record::Failure;
     use crate::record::tests::{completed, failed};
     use crate::report::Measured;
+    use crate::strain::Strain;
     use crate::summary::tests::counted;
     use crate::summary::{Counted, Summary};
+    use crate::validity::Validity;
     use crate::verdict;
 
     const PLAN: &str = r#"
@@ -158,7 +163,13 @@ mod tests {
             requests,
             summary: &summary,
             judgements: &judgements,
-            verdict: Some(verdict::verdict(&judgements)),
+            verdict: Some(verdict::verdict(&judgements, false)),
+            validity: Validity::new(
+                case.load,
+                requests.iter().map(|(record, _)| record),
+                &summary,
+                &Strain::default(),
+            ),
             warnings: vec!["a word\nin two lines".to_owned()],
             metadata: &[],
         };

@@ -1,0 +1,77 @@
+//! What a run takes out of the client: processor time of its thread, and how late its loop comes to work
+//! that is due. Measured beside the run, on the same loop.
+
+use std::time::Duration;
+
+use crate::clock::Clock;
+
+/// How often the loop is looked at.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What one run took.
+#[derive(Clone, Debug, Default)]
+pub struct Strain {
+    /// How long it ran.
+    pub wall: Duration,
+    /// Processor time of the thread that sends and stamps; `None` where the system does not say.
+    pub cpu: Option<Duration>,
+    /// How late the loop came to each tick. Up to a millisecond of it is the timer's own.
+    pub loop_lags: Vec<Duration>,
+}
+
+/// Runs `run` on this thread and watches what it takes.
+pub async fn watch<T>(clock: Clock, run: impl Future<Output = T>) -> (T, Strain) {
+    let (begun, cpu_before) = (clock.now(), thread_cpu());
+    let mut loop_lags = Vec::new();
+    let mut run = std::pin::pin!(run);
+    let output = loop {
+        let due = clock.now() + TICK;
+        tokio::select! {
+            output = &mut run => break output,
+            () = clock.wait_until(due) => loop_lags.push(clock.now().saturating_sub(due)),
+        }
+    };
+    let cpu = thread_cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
+    (output, Strain { wall: clock.now().saturating_sub(begun), cpu, loop_lags })
+}
+
+/// Processor time that this thread has used.
+#[cfg(unix)]
+fn thread_cpu() -> Option<Duration> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (s, ns) = (u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
+    Some(Duration::new(s, ns))
+}
+
+#[cfg(not(unix))]
+fn thread_cpu() -> Option<Duration> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::ms;
+
+    #[tokio::test]
+    async fn a_loop_that_is_held_up_lags_and_costs_processor_time() {
+        let clock = Clock::start();
+        let hold_up = async {
+            clock.wait_until(ms(15)).await;
+            // Between two awaits nobody else gets a turn.
+            clock.block_until(ms(15));
+            let until = clock.now() + ms(60);
+            while clock.now() < until {
+                std::hint::spin_loop();
+            }
+            clock.wait_until(clock.now() + ms(15)).await;
+        };
+        let ((), strain) = watch(clock, hold_up).await;
+        let worst = strain.loop_lags.iter().max().unwrap();
+        assert!(ms(40) < *worst, "{worst:?}");
+        if cfg!(unix) {
+            assert!(ms(20) < strain.cpu.unwrap(), "{:?}", strain.cpu);
+        }
+        assert!(ms(85) < strain.wall);
+    }
+}

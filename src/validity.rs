@@ -1,0 +1,256 @@
+//! Whether the numbers can be trusted: the load that was asked for against the load that was sent, and
+//! what sending it took out of the client. Pure.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::load::Load;
+use crate::metric::{Latency, Statistic};
+use crate::record::RequestRecord;
+use crate::samples::Samples;
+use crate::strain::Strain;
+use crate::summary::Summary;
+
+/// A loop that comes to its work later than this stamps reads too late to be believed. A machine that is
+/// shared holds up a thread for some milliseconds now and then; a client that is too slow, for more.
+const MAX_LOOP_LAG_P99_MS: f64 = 20.0;
+/// Requests of a schedule that leave later than this are another load; as is one whose lateness is more
+/// than this share of the median TTFT.
+const MAX_LATENESS_P99_MS: f64 = 20.0;
+const MAX_LATENESS_OF_TTFT: f64 = 0.1;
+/// How far the rate that was sent may be from that of the schedule.
+const MAX_RATE_ERROR: f64 = 0.05;
+/// Below this share of the rate asked for, an open loop's server is what bound the run.
+const SERVER_KEEPS_UP: f64 = 0.9;
+/// Fewer ticks than this say nothing about the tail.
+const MIN_TICKS: usize = 100;
+
+/// What kept the run from going faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// The schedule: the server kept up with it.
+    Rate,
+    /// The cap on the requests in flight, or the number of users.
+    Cap,
+    /// The server.
+    Server,
+    /// This client: the numbers are its own.
+    Client,
+}
+
+/// What is known about the measurement itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Validity {
+    /// What kept the run from going faster.
+    pub bound: Bound,
+    /// Why the numbers cannot be trusted, and what to do; empty where they can.
+    pub doubts: Vec<String>,
+    /// Rate of the schedule, requests/s; `null` where there is none.
+    pub requested_rate_per_s: Option<f64>,
+    /// Rate at which requests left, requests/s.
+    pub achieved_rate_per_s: Option<f64>,
+    /// Processor time of the thread that sends and stamps, as a share of one processor.
+    pub cpu_share: Option<f64>,
+    /// The same per million output tokens, s.
+    pub cpu_s_per_million_tokens: Option<f64>,
+    /// How late the client's loop came to its work, ms; up to 1 ms of it is the timer's own.
+    pub loop_lag_ms: LoopLag,
+}
+
+/// Statistics of the loop's lag; `null` for a run too short to have any.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LoopLag {
+    /// The median.
+    pub p50: Option<f64>,
+    /// The 99th percentile.
+    pub p99: Option<f64>,
+    /// The longest.
+    pub max: Option<f64>,
+}
+
+impl Validity {
+    /// What `requests` under `load`, their statistics and the strain say about the measurement.
+    pub fn new<'a>(
+        load: Load,
+        requests: impl Iterator<Item = &'a RequestRecord> + Clone,
+        summary: &Summary,
+        strain: &Strain,
+    ) -> Self {
+        let lags = Samples::exact(strain.loop_lags.iter().copied().map(ms).collect());
+        let loop_lag_ms = LoopLag {
+            p50: lags.statistic(Statistic::Percentile(50.0)),
+            p99: (MIN_TICKS <= strain.loop_lags.len())
+                .then(|| lags.statistic(Statistic::Percentile(99.0)))
+                .flatten(),
+            max: lags.statistic(Statistic::Max),
+        };
+        let scheduled = matches!(load, Load::Open { .. });
+        let requested = rate(requests.clone().map(|record| record.scheduled));
+        let requested = requested.filter(|_| scheduled);
+        let achieved = rate(requests.clone().map(|record| record.sent));
+        let mut doubts = Vec::new();
+        doubts.extend(lagged(loop_lag_ms));
+        if scheduled {
+            doubts.extend(late(summary));
+        }
+        if let Load::Open { cap: None, .. } = load {
+            doubts.extend(requested.zip(achieved).and_then(|(asked, sent)| off(asked, sent)));
+        }
+        let held_back = requests.clone().any(|record| record.scheduled < record.released);
+        let cpu_s = strain.cpu.map(|cpu| cpu.as_secs_f64());
+        let tokens = summary.tokens.output as f64;
+        Self {
+            bound: bound(load, held_back, requested, summary, !doubts.is_empty()),
+            doubts,
+            requested_rate_per_s: requested,
+            achieved_rate_per_s: achieved,
+            cpu_share: cpu_s
+                .filter(|_| !strain.wall.is_zero())
+                .map(|cpu_s| cpu_s / strain.wall.as_secs_f64()),
+            cpu_s_per_million_tokens: cpu_s.filter(|_| 0.0 < tokens).map(|s| s / tokens * 1e6),
+            loop_lag_ms,
+        }
+    }
+}
+
+fn lagged(lag: LoopLag) -> Option<String> {
+    let p99 = lag.p99.filter(|p99| MAX_LOOP_LAG_P99_MS < *p99)?;
+    Some(format!(
+        "the client's loop came to its work up to {p99:.0} ms late (p99): stamps may be as late; send \
+         less per process, or give the client a processor of its own"
+    ))
+}
+
+fn late(summary: &Summary) -> Option<String> {
+    let statistic = |latency, percent| {
+        let samples = summary.latencies.get(&latency)?.as_ref().ok()?;
+        samples.statistic(Statistic::Percentile(percent))
+    };
+    let lateness = statistic(Latency::Lateness, 99.0)?;
+    let of_ttft = statistic(Latency::Ttft, 50.0).unwrap_or(0.0) * MAX_LATENESS_OF_TTFT;
+    (MAX_LATENESS_P99_MS.max(of_ttft) < lateness).then(|| {
+        format!(
+            "requests left up to {lateness:.0} ms after their time (p99): the load sent was not the \
+             one asked for; lower the rate, or give the client a processor of its own"
+        )
+    })
+}
+
+fn off(requested: f64, achieved: f64) -> Option<String> {
+    let error = (achieved / requested - 1.0).abs();
+    (MAX_RATE_ERROR < error).then(|| {
+        format!(
+            "{achieved:.1} requests/s left and the schedule has {requested:.1}: the client could not \
+             send so fast; lower the rate"
+        )
+    })
+}
+
+fn bound(
+    load: Load,
+    held_back: bool,
+    requested: Option<f64>,
+    summary: &Summary,
+    doubted: bool,
+) -> Bound {
+    let throughput = summary.completed as f64 / summary.span.as_secs_f64().max(f64::MIN_POSITIVE);
+    match load {
+        _ if doubted => Bound::Client,
+        Load::Infinite => Bound::Server,
+        Load::Closed(_) => Bound::Cap,
+        Load::Open { .. } if held_back => Bound::Cap,
+        Load::Open { .. } if requested.is_some_and(|rate| throughput < rate * SERVER_KEEPS_UP) => {
+            Bound::Server
+        }
+        Load::Open { .. } => Bound::Rate,
+    }
+}
+
+/// Events a second between the first and the last; `None` for fewer than two, or all at once.
+fn rate(times: impl Iterator<Item = Duration> + Clone) -> Option<f64> {
+    let (first, last) = (times.clone().min()?, times.clone().max()?);
+    let span = last.saturating_sub(first).as_secs_f64();
+    (0.0 < span).then(|| (times.count() - 1) as f64 / span)
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::completed;
+    use crate::summary::tests::counted;
+
+    /// A hundred requests, 100 ms apart on the schedule, each `late_ms` after its time.
+    fn validity(load: &str, late_ms: impl Fn(u64) -> u64, lags: &[u64]) -> Validity {
+        let requests: Vec<_> = (0..100)
+            .map(|n| {
+                let mut record = completed(&[60, 70]);
+                let shift = Duration::from_millis(100 * n);
+                let late = Duration::from_millis(late_ms(n));
+                record.scheduled = shift;
+                record.released = shift;
+                record.sent = shift + late;
+                record.ended = shift + late + Duration::from_millis(80);
+                for chunk in &mut record.stream.chunks {
+                    chunk.at += shift + late;
+                }
+                counted(record, 2)
+            })
+            .collect();
+        let summary = Summary::new(&requests, None);
+        let lags = lags.iter().map(|&lag| Duration::from_millis(lag)).collect();
+        let strain = Strain {
+            wall: Duration::from_secs(10),
+            cpu: Some(Duration::from_secs(1)),
+            loop_lags: lags,
+        };
+        let records = requests.iter().map(|(record, _)| record);
+        Validity::new(load.parse().unwrap(), records, &summary, &strain)
+    }
+
+    #[test]
+    fn a_run_on_time_is_believed_and_bound_by_its_rate() {
+        let validity = validity("10qps", |_| 0, &[1; 1000]);
+        assert_eq!((validity.bound, &validity.doubts[..]), (Bound::Rate, &[][..]));
+        assert_eq!(validity.requested_rate_per_s.map(f64::round), Some(10.0));
+        assert_eq!(validity.cpu_share, Some(0.1));
+        assert_eq!(validity.cpu_s_per_million_tokens, Some(5000.0));
+    }
+
+    #[test]
+    fn a_loop_that_lags_makes_the_client_the_bound() {
+        let mut lags = vec![0; 1000];
+        lags[..20].fill(50);
+        let validity = validity("10qps", |_| 0, &lags);
+        assert_eq!(validity.bound, Bound::Client);
+        assert!(validity.doubts[0].contains("up to 50 ms late"), "{:?}", validity.doubts);
+    }
+
+    #[test]
+    fn now_and_then_a_hold_up_is_no_doubt() {
+        let mut lags = vec![0; 1000];
+        lags[..9].fill(200);
+        assert!(validity("10qps", |_| 0, &lags).doubts.is_empty());
+    }
+
+    #[test]
+    fn a_load_that_was_not_sent_is_doubted() {
+        let validity = validity("10qps", |n| n * 10, &[]);
+        assert_eq!(validity.bound, Bound::Client);
+        assert!(validity.doubts[0].contains("after their time"), "{:?}", validity.doubts);
+        assert!(validity.doubts[1].contains("9.1 requests/s left"), "{:?}", validity.doubts);
+    }
+
+    #[test]
+    fn users_and_everything_at_once_have_no_schedule_to_miss() {
+        assert!(validity("8conc", |n| n * 10, &[]).doubts.is_empty());
+        let validity = validity("inf", |n| n * 10, &[]);
+        assert!(validity.doubts.is_empty());
+        assert_eq!((validity.bound, validity.requested_rate_per_s), (Bound::Server, None));
+    }
+}
