@@ -18,6 +18,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         .ok_or_else(|| DurationError(text.to_owned()))
 }
 
+/// In milliseconds, the unit of every latency that leaves the program.
+pub fn as_ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
 /// A duration in a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HumanDuration(pub Duration);

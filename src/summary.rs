@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::duration::as_ms;
 use crate::metric::{Latency, Quantity, Scalar, Statistic};
 use crate::record::{Completed, Failure, Outcome, RequestRecord};
 use crate::samples::{Pool, Samples};
@@ -269,11 +270,11 @@ fn latency_samples(
 ) -> Result<Samples, String> {
     let of_completed = |read: &dyn Fn(Completed<'_>) -> Option<Duration>, none: &str| {
         let samples: Vec<f64> =
-            completed.iter().filter_map(|(view, _)| read(*view)).map(ms).collect();
+            completed.iter().filter_map(|(view, _)| read(*view)).map(as_ms).collect();
         exact(samples, if completed.is_empty() { "no request completed" } else { none })
     };
     let of_all = |read: &dyn Fn(&RequestRecord) -> Option<Duration>, none: &str| {
-        exact(requests.iter().filter_map(|(record, _)| read(record)).map(ms).collect(), none)
+        exact(requests.iter().filter_map(|(record, _)| read(record)).map(as_ms).collect(), none)
     };
     match latency {
         Latency::Ttft => of_completed(&|view| Some(view.ttft()), ""),
@@ -289,7 +290,7 @@ fn latency_samples(
             completed
                 .iter()
                 .filter_map(|(view, tokens)| view.tpot(tokens.output.best()?))
-                .map(ms)
+                .map(as_ms)
                 .collect(),
             "no answer had a token after its first chunk",
         ),
@@ -343,10 +344,6 @@ fn exact(samples: Vec<f64>, none: &str) -> Result<Samples, String> {
         return Err(none.to_owned());
     }
     Ok(Samples::exact(samples))
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 /// Why a sample of `have` says too little about the statistic; `None` where it says enough.

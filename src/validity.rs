@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::duration::as_ms;
 use crate::load::Load;
 use crate::metric::{Latency, Statistic};
 use crate::record::RequestRecord;
@@ -78,7 +79,7 @@ impl Validity {
         summary: &Summary,
         strain: &Strain,
     ) -> Self {
-        let lags = Samples::exact(strain.loop_lags.iter().copied().map(ms).collect());
+        let lags = Samples::exact(strain.loop_lags.iter().copied().map(as_ms).collect());
         let loop_lag_ms = LoopLag {
             p50: lags.statistic(Statistic::Percentile(50.0)),
             p99: (MIN_TICKS <= strain.loop_lags.len())
@@ -173,10 +174,6 @@ fn rate(times: impl Iterator<Item = Duration> + Clone) -> Option<f64> {
     let (first, last) = (times.clone().min()?, times.clone().max()?);
     let span = last.saturating_sub(first).as_secs_f64();
     (0.0 < span).then(|| (times.count() - 1) as f64 / span)
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]
