@@ -168,10 +168,10 @@ impl Client {
         let last_byte = Stamp::new(begun);
         let mut reader = StreamReader::new(self.protocol);
         let connect = Arc::new(Connect { clock, gate: self.gate.clone(), opened: OnceLock::new() });
-        let exchange = self.exchange(clock, body, &mut reader, &last_byte);
+        let exchange = self.exchange(clock, body, &mut reader, &last_byte, &connect);
         let interrupted = tokio::select! {
             biased;
-            failure = CONNECT.scope(Arc::clone(&connect), exchange) => failure,
+            failure = exchange => failure,
             failure = watch(clock, begun, &last_byte, limits) => Some(failure),
             () = stop.requested() => {
                 Some((Failure::Cancelled, "the run was interrupted".to_owned()))
@@ -194,9 +194,10 @@ impl Client {
         body: Bytes,
         reader: &mut StreamReader,
         last_byte: &Stamp,
+        connect: &Arc<Connect>,
     ) -> Option<(Failure, String)> {
         let request = self.http.post(self.url.clone()).body(body).send();
-        let mut response = match request.await {
+        let mut response = match CONNECT.scope(Arc::clone(connect), request).await {
             Ok(response) => response,
             Err(error) => return Some(classify(error)),
         };

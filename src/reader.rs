@@ -18,6 +18,8 @@ pub struct StreamReader {
 #[derive(Debug, Default)]
 struct State {
     stream: Stream,
+    /// The event that is being read; kept for its room.
+    event: Event,
     bytes: usize,
     events: usize,
     done: bool,
@@ -50,7 +52,7 @@ impl StreamReader {
     pub fn feed(&mut self, bytes: &[u8], at: Duration) {
         let Self { protocol, parser, state } = self;
         state.bytes += bytes.len();
-        parser.feed(bytes, |data| state.event(protocol.read(data), at));
+        parser.feed(bytes, |data| state.event(*protocol, data, at));
     }
 
     /// Whether nothing more needs to be read: the end mark came, or an error.
@@ -68,30 +70,32 @@ impl StreamReader {
         if interrupted.is_none() && !self.is_done() {
             let Self { protocol, parser, state } = &mut self;
             // Half an event at the end of a response is no bad JSON but a response cut short.
-            parser.finish(|data| match protocol.read(data) {
-                Err(EventError::BadJson(_)) => {}
-                event => state.event(event, at),
-            });
+            parser.finish(|data| state.event(*protocol, data, at));
+            if matches!(state.error, Some((Failure::BadJson, _))) {
+                state.error = None;
+            }
         }
         self.state.end(interrupted)
     }
 }
 
 impl State {
-    fn event(&mut self, event: Result<Event, EventError>, at: Duration) {
+    fn event(&mut self, protocol: ProtocolKind, data: &[u8], at: Duration) {
         self.events += 1;
         // What follows the end mark or an error is no part of the answer.
         if self.done || self.error.is_some() {
             return;
         }
-        match event {
-            Ok(event) => self.add(event, at),
+        match protocol.read(data, &mut self.event) {
+            Ok(()) => self.add(at),
             Err(EventError::Server(message)) => self.error = Some((Failure::ServerError, message)),
             Err(EventError::BadJson(message)) => self.error = Some((Failure::BadJson, message)),
         }
     }
 
-    fn add(&mut self, event: Event, at: Duration) {
+    /// Adds what the current event brought.
+    fn add(&mut self, at: Duration) {
+        let event = &mut self.event;
         let total = event.usage.and_then(|usage| usage.completion_tokens);
         if event.has_output() {
             let tokens = match (self.tokens, total) {
@@ -110,7 +114,7 @@ impl State {
         self.stream.text.push_str(&event.text);
         self.stream.reasoning.push_str(&event.reasoning);
         self.stream.usage = event.usage.or(self.stream.usage);
-        self.stream.finish_reason = event.finish_reason.or(self.stream.finish_reason.take());
+        self.stream.finish_reason = event.finish_reason.take().or(self.stream.finish_reason.take());
         self.done = event.done;
     }
 

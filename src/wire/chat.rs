@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::openai::{self, OpenAiRequest};
+use super::openai::{self, OpenAiRequest, Text};
 use super::{Event, EventError};
 
 pub(super) fn body(request: &OpenAiRequest<'_>) -> Map<String, Value> {
@@ -13,36 +13,50 @@ pub(super) fn body(request: &OpenAiRequest<'_>) -> Map<String, Value> {
 }
 
 #[derive(Deserialize)]
-struct Choice {
-    delta: Option<Delta>,
-    finish_reason: Option<String>,
+struct Choice<'a> {
+    #[serde(borrow)]
+    delta: Option<Delta<'a>>,
+    #[serde(borrow)]
+    finish_reason: Option<Text<'a>>,
 }
 
 /// Servers name the reasoning in two ways.
 #[derive(Deserialize)]
-struct Delta {
-    content: Option<String>,
-    reasoning_content: Option<String>,
-    reasoning: Option<String>,
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Option<Text<'a>>,
+    #[serde(borrow)]
+    reasoning_content: Option<Text<'a>>,
+    #[serde(borrow)]
+    reasoning: Option<Text<'a>>,
     tool_calls: Option<Vec<serde::de::IgnoredAny>>,
 }
 
-pub(super) fn read(data: &[u8]) -> Result<Event, EventError> {
-    openai::read(data, |choice: Choice, event| {
-        if let Some(delta) = choice.delta {
-            event.text.push_str(&delta.content.unwrap_or_default());
+impl<'a> openai::Choice<'a> for Choice<'a> {
+    fn add_to(self, event: &mut Event) {
+        if let Some(delta) = self.delta {
+            event.text.push_str(Text::of(&delta.content));
             // Some servers send the same text under both names.
-            let reasoning = delta.reasoning_content.filter(|text| !text.is_empty());
-            event.reasoning.push_str(&reasoning.or(delta.reasoning).unwrap_or_default());
+            let reasoning = delta.reasoning_content.filter(|text| !text.0.is_empty());
+            event.reasoning.push_str(Text::of(&reasoning.or(delta.reasoning)));
             event.tool_call |= delta.tool_calls.is_some_and(|calls| !calls.is_empty());
         }
-        event.finish_reason = choice.finish_reason.or(event.finish_reason.take());
-    })
+        event.finish(self.finish_reason.map(|reason| reason.0));
+    }
+}
+
+pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
+    openai::read::<Choice<'_>>(data, event)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(data: &[u8]) -> Result<Event, EventError> {
+        let mut event = Event::default();
+        super::read(data, &mut event).map(|()| event)
+    }
 
     #[test]
     fn only_generated_output_counts_as_output() {

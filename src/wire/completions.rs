@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::openai::{self, OpenAiRequest};
+use super::openai::{self, OpenAiRequest, Text};
 use super::{Event, EventError};
 
 pub(super) fn body(request: &OpenAiRequest<'_>) -> Map<String, Value> {
@@ -13,21 +13,32 @@ pub(super) fn body(request: &OpenAiRequest<'_>) -> Map<String, Value> {
 }
 
 #[derive(Deserialize)]
-struct Choice {
-    text: Option<String>,
-    finish_reason: Option<String>,
+struct Choice<'a> {
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    #[serde(borrow)]
+    finish_reason: Option<Text<'a>>,
 }
 
-pub(super) fn read(data: &[u8]) -> Result<Event, EventError> {
-    openai::read(data, |choice: Choice, event| {
-        event.text.push_str(&choice.text.unwrap_or_default());
-        event.finish_reason = choice.finish_reason.or(event.finish_reason.take());
-    })
+impl<'a> openai::Choice<'a> for Choice<'a> {
+    fn add_to(self, event: &mut Event) {
+        event.text.push_str(Text::of(&self.text));
+        event.finish(self.finish_reason.map(|reason| reason.0));
+    }
+}
+
+pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
+    openai::read::<Choice<'_>>(data, event)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(data: &[u8]) -> Result<Event, EventError> {
+        let mut event = Event::default();
+        super::read(data, &mut event).map(|()| event)
+    }
     use crate::record::Usage;
 
     #[test]

@@ -117,11 +117,13 @@ impl ProtocolKind {
         }
     }
 
-    /// What the data of one event means.
-    pub fn read(self, data: &[u8]) -> Result<Event, EventError> {
+    /// Puts what the data of one event means into `event`, in the place of what was there. An event
+    /// that is used again and again costs no allocation.
+    pub fn read(self, data: &[u8], event: &mut Event) -> Result<(), EventError> {
+        event.clear();
         match self {
-            Self::Completions => completions::read(data),
-            Self::Chat => chat::read(data),
+            Self::Completions => completions::read(data, event),
+            Self::Chat => chat::read(data, event),
         }
     }
 }
@@ -152,6 +154,22 @@ pub struct Event {
 }
 
 impl Event {
+    /// Empties it, and keeps its room.
+    fn clear(&mut self) {
+        let (mut text, mut reasoning) =
+            (std::mem::take(&mut self.text), std::mem::take(&mut self.reasoning));
+        text.clear();
+        reasoning.clear();
+        *self = Self { text, reasoning, ..Self::default() };
+    }
+
+    /// Notes why the server stopped, where it says so.
+    fn finish(&mut self, reason: Option<std::borrow::Cow<'_, str>>) {
+        if let Some(reason) = reason {
+            self.finish_reason = Some(reason.into_owned());
+        }
+    }
+
     /// Whether it holds generated output, and so moves the clock.
     pub fn has_output(&self) -> bool {
         !self.text.is_empty() || !self.reasoning.is_empty() || self.tool_call

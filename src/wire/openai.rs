@@ -1,7 +1,11 @@
 //! What OpenAI's completions and chat have in common: sampling fields, usage, error objects. Pure.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use super::{Event, EventError};
@@ -43,13 +47,61 @@ pub(super) fn common(request: &OpenAiRequest<'_>) -> Map<String, Value> {
     body
 }
 
+/// One choice of an event: what differs between the protocols.
+pub(super) trait Choice<'a>: Deserialize<'a> {
+    /// Puts what it brought into the event.
+    fn add_to(self, event: &mut Event);
+}
+
+/// Text that is taken from the event's bytes as it stands there, unless it holds an escape.
+#[derive(Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+impl Text<'_> {
+    /// The text; empty where there is none.
+    pub(super) fn of<'b>(text: &'b Option<Text<'_>>) -> &'b str {
+        text.as_ref().map_or("", |text| &text.0)
+    }
+}
+
 /// One event's object. Every field may be missing: servers differ.
 #[derive(Deserialize)]
-#[serde(bound = "C: DeserializeOwned")]
+#[serde(bound = "C: Choice<'de>")]
 struct Chunk<C> {
-    choices: Option<Vec<C>>,
+    choices: Option<Choices<C>>,
     usage: Option<WireUsage>,
     error: Option<Value>,
+}
+
+/// Nearly always one, which then needs no allocation.
+struct Choices<C> {
+    first: Option<C>,
+    others: Vec<C>,
+}
+
+impl<'de, C: Choice<'de>> Deserialize<'de> for Choices<C> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ChoicesVisitor<C>(PhantomData<C>);
+
+        impl<'de, C: Choice<'de>> Visitor<'de> for ChoicesVisitor<C> {
+            type Value = Choices<C>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of choices")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Choices<C>, A::Error> {
+                let first = seq.next_element()?;
+                let mut others = Vec::new();
+                while let Some(choice) = seq.next_element()? {
+                    others.push(choice);
+                }
+                Ok(Choices { first, others })
+            }
+        }
+
+        deserializer.deserialize_seq(ChoicesVisitor(PhantomData))
+    }
 }
 
 #[derive(Deserialize)]
@@ -74,24 +126,22 @@ impl From<WireUsage> for Usage {
     }
 }
 
-/// Reads an event's data; `add` puts what one choice brought into the event.
-pub(super) fn read<C: DeserializeOwned>(
-    data: &[u8],
-    add: impl Fn(C, &mut Event),
-) -> Result<Event, EventError> {
+/// Reads an event's data into `event`, which is empty.
+pub(super) fn read<'a, C: Choice<'a>>(data: &'a [u8], event: &mut Event) -> Result<(), EventError> {
     if data.trim_ascii() == b"[DONE]" {
-        return Ok(Event { done: true, ..Event::default() });
+        event.done = true;
+        return Ok(());
     }
     let chunk: Chunk<C> =
         serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))?;
     if let Some(error) = chunk.error.filter(|error| !error.is_null()) {
         return Err(EventError::Server(error_message(&error)));
     }
-    let mut event = Event { usage: chunk.usage.map(Usage::from), ..Event::default() };
-    for choice in chunk.choices.into_iter().flatten() {
-        add(choice, &mut event);
+    event.usage = chunk.usage.map(Usage::from);
+    if let Some(Choices { first, others }) = chunk.choices {
+        first.into_iter().chain(others).for_each(|choice| choice.add_to(event));
     }
-    Ok(event)
+    Ok(())
 }
 
 /// What an error object says: its `message` where it has one.

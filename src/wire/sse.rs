@@ -39,7 +39,7 @@ impl SseParser {
         if !bytes.is_empty() {
             self.after_cr = false;
         }
-        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n' || byte == b'\r') {
+        while let Some(end) = memchr::memchr2(b'\n', b'\r', bytes) {
             let (line, rest) = bytes.split_at(end);
             if self.line.is_empty() {
                 self.end_line(line, &mut on_event);
