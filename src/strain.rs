@@ -15,13 +15,15 @@ pub struct Strain {
     pub wall: Duration,
     /// Processor time of the thread that sends and stamps; `None` where the system does not say.
     pub cpu: Option<Duration>,
+    /// How long that thread could have run and got no processor; `None` where the system does not say.
+    pub waited: Option<Duration>,
     /// How late the loop came to each tick. Up to a millisecond of it is the timer's own.
     pub loop_lags: Vec<Duration>,
 }
 
 /// Runs `run` on this thread and watches what it takes.
 pub async fn watch<T>(clock: Clock, run: impl Future<Output = T>) -> (T, Strain) {
-    let (begun, cpu_before) = (clock.now(), thread_cpu());
+    let (begun, cpu_before, waited_before) = (clock.now(), thread_cpu(), thread_waited());
     let mut loop_lags = Vec::new();
     let mut run = std::pin::pin!(run);
     let output = loop {
@@ -31,8 +33,15 @@ pub async fn watch<T>(clock: Clock, run: impl Future<Output = T>) -> (T, Strain)
             () = clock.wait_until(due) => loop_lags.push(clock.now().saturating_sub(due)),
         }
     };
-    let cpu = thread_cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
-    (output, Strain { wall: clock.now().saturating_sub(begun), cpu, loop_lags })
+    let since =
+        |before: Option<Duration>, now: Option<Duration>| Some(now?.saturating_sub(before?));
+    let strain = Strain {
+        wall: clock.now().saturating_sub(begun),
+        cpu: since(cpu_before, thread_cpu()),
+        waited: since(waited_before, thread_waited()),
+        loop_lags,
+    };
+    (output, strain)
 }
 
 /// Processor time that this thread has used.
@@ -46,6 +55,13 @@ fn thread_cpu() -> Option<Duration> {
 #[cfg(not(unix))]
 fn thread_cpu() -> Option<Duration> {
     None
+}
+
+/// Time that this thread has spent on a run queue, which Linux counts.
+fn thread_waited() -> Option<Duration> {
+    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    // Time on a processor, time on a run queue, turns.
+    statistics.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
 #[cfg(test)]

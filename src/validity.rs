@@ -13,9 +13,12 @@ use crate::samples::Samples;
 use crate::strain::Strain;
 use crate::summary::Summary;
 
-/// A loop that comes to its work later than this stamps reads too late to be believed. A machine that is
-/// shared holds up a thread for some milliseconds now and then; a client that is too slow, for more.
-const MAX_LOOP_LAG_P99_MS: f64 = 20.0;
+/// A loop that comes to its work later than this, of which 1 ms is the timer's, stamps reads too late to
+/// be believed: half of a usual gap between tokens. An idle machine shows 2 ms.
+const MAX_LOOP_LAG_P99_MS: f64 = 5.0;
+/// More of the run than this without a processor, or more than this on it, and the client was short of one.
+const MAX_WAITED_SHARE: f64 = 0.1;
+const MAX_CPU_SHARE: f64 = 0.9;
 /// Requests of a schedule that leave later than this are another load; as is one whose lateness is more
 /// than this share of the median TTFT.
 const MAX_LATENESS_P99_MS: f64 = 20.0;
@@ -54,7 +57,9 @@ pub struct Validity {
     pub achieved_rate_per_s: Option<f64>,
     /// Processor time of the thread that sends and stamps, as a share of one processor.
     pub cpu_share: Option<f64>,
-    /// The same per million output tokens, s.
+    /// Share of the run in which that thread could have run and got no processor.
+    pub waited_share: Option<f64>,
+    /// Its processor time per million output tokens, s.
     pub cpu_s_per_million_tokens: Option<f64>,
     /// How late the client's loop came to its work, ms; up to 1 ms of it is the timer's own.
     pub loop_lag_ms: LoopLag,
@@ -91,8 +96,16 @@ impl Validity {
         let requested = rate(requests.clone().map(|record| record.scheduled));
         let requested = requested.filter(|_| scheduled);
         let achieved = rate(requests.clone().map(|record| record.sent));
+        let share = |time: Option<Duration>| {
+            let wall = Some(strain.wall.as_secs_f64()).filter(|wall| 0.0 < *wall)?;
+            Some(time?.as_secs_f64() / wall)
+        };
+        let (cpu_share, waited_share) = (share(strain.cpu), share(strain.waited));
         let mut doubts = Vec::new();
         doubts.extend(lagged(loop_lag_ms));
+        if MIN_TICKS <= strain.loop_lags.len() {
+            doubts.extend(short_of_processor(cpu_share, waited_share));
+        }
         if scheduled {
             doubts.extend(late(summary));
         }
@@ -107,9 +120,8 @@ impl Validity {
             doubts,
             requested_rate_per_s: requested,
             achieved_rate_per_s: achieved,
-            cpu_share: cpu_s
-                .filter(|_| !strain.wall.is_zero())
-                .map(|cpu_s| cpu_s / strain.wall.as_secs_f64()),
+            cpu_share,
+            waited_share,
             cpu_s_per_million_tokens: cpu_s.filter(|_| 0.0 < tokens).map(|s| s / tokens * 1e6),
             loop_lag_ms,
         }
@@ -121,6 +133,23 @@ fn lagged(lag: LoopLag) -> Option<String> {
     Some(format!(
         "the client's loop came to its work up to {p99:.0} ms late (p99): stamps may be as late; send \
          less per process, or give the client a processor of its own"
+    ))
+}
+
+fn short_of_processor(cpu_share: Option<f64>, waited_share: Option<f64>) -> Option<String> {
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let what = match (cpu_share, waited_share) {
+        (_, Some(waited)) if MAX_WAITED_SHARE < waited => {
+            format!("waited for a processor for {} of the run", percent(waited))
+        }
+        (Some(cpu), _) if MAX_CPU_SHARE < cpu => {
+            format!("used {} of its processor", percent(cpu))
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "the client {what}: it was the bottleneck; send less per process, or give the client a \
+         processor of its own"
     ))
 }
 
@@ -204,6 +233,7 @@ mod tests {
         let strain = Strain {
             wall: Duration::from_secs(10),
             cpu: Some(Duration::from_secs(1)),
+            waited: Some(Duration::ZERO),
             loop_lags: lags,
         };
         let records = requests.iter().map(|(record, _)| record);
@@ -226,6 +256,16 @@ mod tests {
         let validity = validity("10qps", |_| 0, &lags);
         assert_eq!(validity.bound, Bound::Client);
         assert!(validity.doubts[0].contains("up to 50 ms late"), "{:?}", validity.doubts);
+    }
+
+    #[test]
+    fn a_client_short_of_a_processor_is_doubted() {
+        assert_eq!(short_of_processor(Some(0.5), Some(0.05)), None);
+        assert_eq!(short_of_processor(None, None), None);
+        let starved = short_of_processor(Some(0.5), Some(0.45)).unwrap();
+        assert!(starved.contains("waited for a processor for 45 % of the run"), "{starved}");
+        let saturated = short_of_processor(Some(0.97), Some(0.01)).unwrap();
+        assert!(saturated.contains("used 97 % of its processor"), "{saturated}");
     }
 
     #[test]
