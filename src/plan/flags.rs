@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use clap::ValueEnum as _;
 
+use super::backend::api_key;
 use super::{
     Address, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUESTS,
-    DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, Server, arrivals_of, file, load_of,
-    name, on_goodput, with_no_errors,
+    DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, Server, arrivals_of, load_of, name,
+    on_goodput, with_no_errors,
 };
 use crate::config::StreamOptions;
 use crate::flags::Flags;
@@ -116,7 +117,7 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
         protocol,
         server,
         headers: Vec::new(),
-        api_key: file::api_key(kind, DEFAULT_API_KEY_ENV),
+        api_key: api_key(kind, DEFAULT_API_KEY_ENV),
         extra_body: serde_json::Map::new(),
         stream_options: StreamOptions::Auto,
         ignore_eos: kind.knows_ignore_eos(),

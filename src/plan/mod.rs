@@ -18,6 +18,7 @@ use crate::wire::{BackendKind, ProtocolKind};
 use crate::workload::Dataset;
 
 mod address;
+mod backend;
 mod environment;
 mod file;
 mod flags;

@@ -1,5 +1,9 @@
 //! The parts of case names. Names go through shells, filters of test runners and file systems. Pure.
 
+use toml::Spanned;
+
+use crate::config::{ConfigError, ConfigFile};
+
 /// Why `text` cannot be part of a case name; `None` if it can.
 pub(super) fn fault(text: &str) -> Option<String> {
     if text.is_empty() {
@@ -16,6 +20,14 @@ fn is_allowed(character: char) -> bool {
 /// What case names call a model: the last part of its ID.
 pub(super) fn of_model(id: &str) -> &str {
     id.trim_end_matches('/').rsplit('/').next().unwrap_or(id)
+}
+
+/// A name of the file that can be part of a case's name; an error at its place if it cannot.
+pub(super) fn checked(file: &ConfigFile, name: &Spanned<String>) -> Result<String, ConfigError> {
+    match fault(name.get_ref()) {
+        Some(fault) => Err(file.error(name.span(), fault)),
+        None => Ok(name.get_ref().clone()),
+    }
 }
 
 #[cfg(test)]

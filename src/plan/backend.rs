@@ -1,0 +1,216 @@
+//! The `[[backend]]` tables of a plan file in, servers and how they are spoken to out.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::environment::{Expanded, expand, variable};
+use super::{Address, Backend, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, Model, Server, name};
+use crate::config::{self, ConfigError, ConfigFile};
+use crate::flags::Flags;
+use crate::secret::Secret;
+use crate::sim::{Preset, SimConfig};
+use crate::wire::{BackendKind, ProtocolKind};
+
+/// A backend with its models.
+pub(super) struct Resolved {
+    pub(super) backend: Arc<Backend>,
+    pub(super) models: Vec<(Model, Option<PathBuf>)>,
+}
+
+pub(super) fn backends(file: &ConfigFile, flags: &Flags) -> Result<Vec<Resolved>, ConfigError> {
+    let mut backends: Vec<Resolved> = Vec::new();
+    for written in &file.config.backend {
+        let name = name::checked(file, &written.name)?;
+        if backends.iter().any(|other| other.backend.name == name) {
+            return Err(file.error(written.name.span(), format!("a second backend `{name}`")));
+        }
+        let by_flag = flags.backend.as_ref() == Some(&name);
+        backends.push(backend(file, written, name, by_flag.then_some(flags), flags)?);
+    }
+    Ok(backends)
+}
+
+/// `target` holds the flags if they speak of this very backend.
+fn backend(
+    file: &ConfigFile,
+    written: &config::Backend,
+    name: String,
+    target: Option<&Flags>,
+    flags: &Flags,
+) -> Result<Resolved, ConfigError> {
+    let kind = *written.kind.get_ref();
+    let protocol = protocol_of(file, written)?;
+    let mut server = server_of(file, written, protocol, target)?;
+    let mut headers = Vec::new();
+    for (header, value) in &written.headers {
+        let text = expand(value.get_ref(), variable);
+        match text.map_err(|error| file.error(value.span(), error))? {
+            Expanded::Text(text) => headers.push((header.clone(), Secret::new(text))),
+            Expanded::Unset(variable) => server = Server::Unset { variable },
+        }
+    }
+    let mut extra_body = serde_json::Map::new();
+    for (key, value) in &written.extra_body {
+        let value = serde_json::to_value(value)
+            .map_err(|error| file.error(written.name.span(), format!("`extra_body`: {error}")))?;
+        extra_body.insert(key.clone(), value);
+    }
+    let models = models_of(file, written, kind, target)?;
+    let key_variable = written.api_key_env.as_deref().unwrap_or(DEFAULT_API_KEY_ENV);
+    let backend = Backend {
+        name,
+        kind,
+        protocol,
+        server,
+        headers,
+        api_key: api_key(kind, key_variable),
+        extra_body,
+        stream_options: written.stream_options.unwrap_or_default(),
+        ignore_eos: written.ignore_eos.unwrap_or(kind.knows_ignore_eos()),
+        min_tokens: written.min_tokens.unwrap_or(false),
+        connect_timeout: written
+            .connect_timeout
+            .map_or(DEFAULT_CONNECT_TIMEOUT, |timeout| timeout.0),
+        require_server: flags.require_server || written.require_server.unwrap_or(false),
+    };
+    Ok(Resolved { backend: Arc::new(backend), models })
+}
+
+/// The key in the environment; the embedded engine gets none.
+pub(super) fn api_key(kind: BackendKind, key_variable: &str) -> Option<Secret> {
+    if kind == BackendKind::Sim {
+        return None;
+    }
+    variable(key_variable).filter(|key| !key.is_empty()).map(Secret::new)
+}
+
+fn protocol_of(file: &ConfigFile, written: &config::Backend) -> Result<ProtocolKind, ConfigError> {
+    match (written.kind.get_ref().protocol(), &written.protocol) {
+        (None, protocol) => {
+            Ok(protocol.as_ref().map_or(ProtocolKind::Completions, |protocol| *protocol.get_ref()))
+        }
+        (Some(protocol), None) => Ok(protocol),
+        (Some(_), Some(protocol)) => Err(file.error(
+            protocol.span(),
+            "`protocol` is for kind = \"sim\"; other kinds speak one protocol each",
+        )),
+    }
+}
+
+fn server_of(
+    file: &ConfigFile,
+    written: &config::Backend,
+    protocol: ProtocolKind,
+    target: Option<&Flags>,
+) -> Result<Server, ConfigError> {
+    if *written.kind.get_ref() == BackendKind::Sim {
+        if let Some(base_url) = &written.base_url {
+            let message = "kind = \"sim\" is started by the harness and has no `base_url`";
+            return Err(file.error(base_url.span(), message));
+        }
+        return Ok(Server::Sim(sim_config(file, written)?));
+    }
+    let alien = written.preset.as_ref().map(Spanned::span);
+    if let Some(span) = alien.or(written.engine.as_ref().map(Spanned::span)) {
+        return Err(file.error(span, "`preset` and `engine` are for kind = \"sim\""));
+    }
+    let endpoint = target.and_then(|flags| flags.endpoint.as_deref());
+    let endpoint =
+        endpoint.or(written.endpoint.as_ref().map(|endpoint| endpoint.get_ref().as_str()));
+    let endpoint = endpoint.unwrap_or(protocol.default_endpoint());
+    if let Some(base_url) = target.and_then(super::flags::base_url) {
+        let address = Address::new(&base_url, endpoint);
+        return address.map(Server::Remote).map_err(|error| {
+            let message = format!("--base-url and --endpoint, for this backend: {error}");
+            file.error(written.name.span(), message)
+        });
+    }
+    let Some(base_url) = &written.base_url else {
+        return Err(file.error(
+            written.name.span(),
+            format!("the backend `{}` needs a `base_url`", written.name.get_ref()),
+        ));
+    };
+    let error = |message| file.error(base_url.span(), message);
+    match expand(base_url.get_ref(), variable).map_err(error)? {
+        Expanded::Text(text) => Address::new(&text, endpoint).map(Server::Remote).map_err(error),
+        Expanded::Unset(variable) => Ok(Server::Unset { variable }),
+    }
+}
+
+fn sim_config(file: &ConfigFile, written: &config::Backend) -> Result<SimConfig, ConfigError> {
+    let preset = written.preset.as_ref().map_or(Preset::Small, |preset| *preset.get_ref());
+    let mut sim = SimConfig::preset(preset);
+    // Any model: the plan decides what it is called.
+    sim.models = Vec::new();
+    sim.seed = file.config.seed.unwrap_or(0);
+    let Some(engine) = &written.engine else { return Ok(sim) };
+    let positive = |written: &Spanned<f64>, key: &str| {
+        let value = *written.get_ref();
+        if 0.0 < value && value.is_finite() {
+            return Ok(value);
+        }
+        Err(file.error(written.span(), format!("`{key}` must be above 0, not {value}")))
+    };
+    let figures = engine.get_ref();
+    if let Some(max_batch) = figures.max_batch {
+        sim.max_batch = max_batch.get();
+    }
+    if let Some(rate) = &figures.prefill_tokens_per_s {
+        sim.prefill_tokens_per_s = positive(rate, "prefill_tokens_per_s")?;
+    }
+    if let Some(ms) = &figures.decode_base_ms {
+        let s = positive(ms, "decode_base_ms")? / 1e3;
+        sim.decode_base = std::time::Duration::from_secs_f64(s);
+    }
+    if let Some(ms) = &figures.decode_per_sequence_ms {
+        let s = positive(ms, "decode_per_sequence_ms")? / 1e3;
+        sim.decode_per_sequence = std::time::Duration::from_secs_f64(s);
+    }
+    if let Some(tokens) = figures.kv_cache_tokens {
+        sim.kv_cache_tokens = tokens;
+    }
+    if let Some(written) = &figures.jitter {
+        let jitter = *written.get_ref();
+        if !(0.0..1.0).contains(&jitter) {
+            let message = format!("`jitter` must be at least 0 and below 1, not {jitter}");
+            return Err(file.error(written.span(), message));
+        }
+        sim.jitter = jitter;
+    }
+    Ok(sim)
+}
+
+fn models_of(
+    file: &ConfigFile,
+    written: &config::Backend,
+    kind: BackendKind,
+    target: Option<&Flags>,
+) -> Result<Vec<(Model, Option<PathBuf>)>, ConfigError> {
+    let span = written.name.span();
+    if let Some(id) = target.and_then(|flags| flags.model.as_deref()) {
+        let model = super::flags::model(id).map_err(|error| file.error(span, error))?;
+        return Ok(vec![(model, None)]);
+    }
+    let Some(models) = &written.models else {
+        if kind == BackendKind::Sim {
+            return Ok(vec![(Model { id: "sim".to_owned(), alias: "sim".to_owned() }, None)]);
+        }
+        let message = format!("the backend `{}` needs `models`", written.name.get_ref());
+        return Err(file.error(span, message));
+    };
+    let mut resolved = Vec::new();
+    for model in models {
+        let config::Model { id, alias, tokenizer } = model.get_ref();
+        let alias = alias.clone().unwrap_or_else(|| name::of_model(id).to_owned());
+        if let Some(fault) = name::fault(&alias) {
+            let message =
+                format!("{fault}; give the model an alias: {{ id = {id:?}, alias = ... }}");
+            return Err(file.error(model.span(), message));
+        }
+        resolved.push((Model { id: id.clone(), alias }, tokenizer.clone()));
+    }
+    Ok(resolved)
+}

@@ -1,0 +1,277 @@
+//! What was measured in, the document out. Computes nothing that it could be given.
+
+use std::collections::BTreeMap;
+
+use jiff::ZonedDateTime;
+
+use super::{
+    Details, Environment, FailureReport, Figure, LatencyReport, PlanReport, Report, RequestRate,
+    SCHEMA_VERSION, Servebench, SloReport, TokensReport,
+};
+use crate::metric::{Latency, Scalar, Statistic};
+use crate::plan::Case;
+use crate::record::{Outcome, RequestRecord};
+use crate::samples::Samples;
+use crate::summary::{Counted, Summary, too_few};
+use crate::validity::Validity;
+use crate::verdict::{Finding, Judgement, Verdict};
+
+/// The percentiles that every result has.
+const PERCENTILES: [f64; 5] = [50.0, 90.0, 95.0, 99.0, 99.9];
+
+/// The latencies of the flat fields, by the names that the scripts have for them.
+const FLAT_LATENCIES: [(&str, Latency); 4] = [
+    ("ttft", Latency::Ttft),
+    ("tpot", Latency::Tpot),
+    ("itl", Latency::ChunkGap),
+    ("e2el", Latency::E2e),
+];
+
+/// What a report is made of.
+pub struct Measured<'a> {
+    /// The case.
+    pub case: &'a Case,
+    /// Where the requests went.
+    pub base_url: Option<String>,
+    /// Its requests.
+    pub requests: &'a [Counted],
+    /// Their statistics.
+    pub summary: &'a Summary,
+    /// What objectives made of them.
+    pub judgements: &'a [Judgement],
+    /// How it ended; `None` where it was interrupted.
+    pub verdict: Option<Verdict>,
+    /// What is known about the measurement itself.
+    pub validity: Validity,
+    /// More to know than the summary knows.
+    pub warnings: Vec<String>,
+    /// What the user added.
+    pub metadata: &'a [(String, String)],
+}
+
+impl Report {
+    /// The document of one case that ended `now`.
+    pub fn new(measured: Measured<'_>, now: &ZonedDateTime) -> Self {
+        let Measured { case, requests, summary, judgements, verdict, metadata, .. } = measured;
+        let scalar = |scalar| summary.scalars.get(&scalar).copied();
+        let open = matches!(case.load, crate::load::Load::Open { .. });
+        let mut warnings = measured.warnings;
+        warnings.extend(summary.warnings.iter().cloned());
+        let mut report = Self {
+            date: now.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            backend: case.backend.name.clone(),
+            model_id: case.model.id.clone(),
+            tokenizer_id: case.tokenizer.display().to_string(),
+            dataset_name: case.workload.dataset.name(),
+            num_prompts: case.requests,
+            request_rate: RequestRate(case.load.request_rate()),
+            burstiness: case.arrivals.burstiness().filter(|_| open),
+            max_concurrency: case.load.max_concurrency(),
+            duration: summary.span.as_secs_f64(),
+            completed: summary.completed,
+            failed: summary.failed(),
+            total_input_tokens: summary.tokens.input,
+            total_output_tokens: summary.tokens.output,
+            request_throughput: scalar(Scalar::RequestThroughput),
+            request_goodput: scalar(Scalar::Goodput),
+            input_throughput: scalar(Scalar::InputThroughput),
+            output_throughput: scalar(Scalar::OutputThroughput),
+            total_token_throughput: scalar(Scalar::TotalTokenThroughput),
+            latencies: flat_latencies(summary),
+            details: case.details.then(|| Details::new(requests)),
+            peak_gpu_memory_mib: None,
+            available_gpu_memory_mib: None,
+            gpu_utilization: None,
+            servebench: Servebench {
+                schema_version: SCHEMA_VERSION,
+                version: env!("CARGO_PKG_VERSION"),
+                case: case.name.clone(),
+                verdict,
+                partial: verdict.is_none(),
+                plan: PlanReport {
+                    kind: case.backend.kind.name(),
+                    protocol: case.backend.protocol.name(),
+                    base_url: measured.base_url,
+                    workload: case.workload.name.clone(),
+                    load: case.load.to_string(),
+                    arrivals: open.then(|| case.arrivals.name()),
+                    seed: case.seed,
+                    requests: case.requests,
+                    requests_sent: requests.len(),
+                    timeout_s: case.timeout.as_secs_f64(),
+                },
+                slos: judgements.iter().map(SloReport::new).collect(),
+                failures: failures(summary),
+                latencies: latencies(summary),
+                scalars: Scalar::ALL.map(|name| (name.name(), scalar(name))).into(),
+                tokens: TokensReport::new(summary),
+                client: measured.validity,
+                warnings,
+                environment: Environment::detect(),
+            },
+            metadata: BTreeMap::new(),
+        };
+        report.metadata = allowed_metadata(&report, metadata);
+        report
+    }
+}
+
+/// What the user added, but for keys that are fields of the document already.
+fn allowed_metadata(report: &Report, metadata: &[(String, String)]) -> BTreeMap<String, String> {
+    let fields = serde_json::to_value(report).unwrap_or_default();
+    metadata.iter().filter(|(key, _)| fields.get(key).is_none()).cloned().collect()
+}
+
+fn flat_latencies(summary: &Summary) -> BTreeMap<String, Option<f64>> {
+    let statistics = [
+        ("mean", Statistic::Mean),
+        ("median", Statistic::Percentile(50.0)),
+        ("std", Statistic::StdDev),
+        ("p99", Statistic::Percentile(99.0)),
+    ];
+    let mut fields = BTreeMap::new();
+    for (name, latency) in FLAT_LATENCIES {
+        for (prefix, statistic) in statistics {
+            let samples = summary.latencies.get(&latency).and_then(|samples| samples.as_ref().ok());
+            let value = samples.and_then(|samples| samples.statistic(statistic));
+            fields.insert(format!("{prefix}_{name}_ms"), value);
+        }
+    }
+    fields
+}
+
+fn failures(summary: &Summary) -> BTreeMap<String, FailureReport> {
+    let failures = summary.failures.iter();
+    failures
+        .map(|(reason, failures)| {
+            let example = failures.example.clone();
+            (reason.to_string(), FailureReport { count: failures.count, example })
+        })
+        .collect()
+}
+
+fn latencies(summary: &Summary) -> BTreeMap<&'static str, LatencyReport> {
+    let latencies = summary.latencies.iter();
+    latencies.map(|(latency, samples)| (latency.name(), LatencyReport::new(samples))).collect()
+}
+
+impl LatencyReport {
+    fn new(samples: &Result<Samples, String>) -> Self {
+        let samples = match samples {
+            Ok(samples) => samples,
+            Err(reason) => {
+                return Self {
+                    count: 0,
+                    reason: Some(reason.clone()),
+                    statistics: BTreeMap::new(),
+                    histogram_ms: None,
+                };
+            }
+        };
+        let plain = [Statistic::Mean, Statistic::StdDev, Statistic::Min, Statistic::Max];
+        let statistics = plain.into_iter().chain(PERCENTILES.map(Statistic::Percentile));
+        Self {
+            count: samples.count(),
+            reason: None,
+            statistics: statistics
+                .map(|statistic| (statistic.to_string(), Figure::new(samples, statistic)))
+                .collect(),
+            histogram_ms: match samples {
+                Samples::Exact(_) => None,
+                Samples::Pool(pool) => Some(pool.buckets().collect()),
+            },
+        }
+    }
+}
+
+impl Figure {
+    fn new(samples: &Samples, statistic: Statistic) -> Self {
+        match too_few(statistic, samples.count()) {
+            Some(reason) => Self { estimate_ms: None, interval_ms: None, reason: Some(reason) },
+            None => Self {
+                estimate_ms: samples.statistic(statistic),
+                interval_ms: samples.interval(statistic),
+                reason: None,
+            },
+        }
+    }
+}
+
+impl SloReport {
+    fn new(judgement: &Judgement) -> Self {
+        let Judgement { slo, value, finding } = judgement;
+        let finite = value.filter(|value| value.is_finite());
+        let (finding, reason) = match finding {
+            Finding::Met => ("met", None),
+            Finding::Missed => ("missed", None),
+            Finding::Unknown(reason) => ("unknown", Some(reason.clone())),
+        };
+        Self {
+            slo: slo.to_string(),
+            finding,
+            value: finite,
+            shown: value.map_or_else(|| "n/a".to_owned(), |value| slo.show(value)),
+            limit: slo.limit,
+            margin_ratio: finite.and_then(|value| slo.margin_ratio(value)),
+            reason,
+        }
+    }
+}
+
+impl TokensReport {
+    fn new(summary: &Summary) -> Self {
+        let tokens = summary.tokens;
+        Self {
+            max_input: tokens.max_input,
+            max_output: tokens.max_output,
+            max_total: tokens.max_total,
+            output_by_server: tokens.output_by_server,
+            output_by_client: tokens.output_by_client,
+            per_chunk: tokens.per_chunk,
+        }
+    }
+}
+
+impl Details {
+    fn new(requests: &[Counted]) -> Self {
+        let records = || requests.iter().map(|(record, _)| record);
+        let s = |duration: std::time::Duration| duration.as_secs_f64();
+        Self {
+            input_lens: requests
+                .iter()
+                .map(|(_, tokens)| tokens.input.best().unwrap_or(0))
+                .collect(),
+            output_lens: requests
+                .iter()
+                .map(|(record, tokens)| match record.completed() {
+                    Some(_) => tokens.output.best().unwrap_or(0),
+                    None => 0,
+                })
+                .collect(),
+            ttfts: records().map(|record| Some(s(record.completed()?.ttft()))).collect(),
+            itls: records().map(|record| record.chunk_gaps().map(s).collect()).collect(),
+            generated_texts: records()
+                .map(|record| format!("{}{}", record.stream.reasoning, record.stream.text))
+                .collect(),
+            errors: records().map(error_text).collect(),
+            start_times: records().map(|record| s(record.sent)).collect(),
+        }
+    }
+}
+
+fn error_text(record: &RequestRecord) -> String {
+    match &record.outcome {
+        Outcome::Completed => String::new(),
+        Outcome::Failed { failure, message } => format!("{failure}: {message}"),
+    }
+}
+
+impl Environment {
+    fn detect() -> Self {
+        Self {
+            os: std::env::consts::OS,
+            arch: std::env::consts::ARCH,
+            cpus: std::thread::available_parallelism().ok().map(usize::from),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The stored document of one case: MAX's and vLLM's flat fields, and everything else under
+//! `servebench`. What is shown is made from it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::validity::Validity;
+use crate::verdict::Verdict;
+
+mod build;
+mod save;
+
+pub use build::Measured;
+
+/// Raised when a field under `servebench` changes its meaning or goes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What one case leaves behind. Scalars are in milliseconds, arrays in seconds, as the names that
+/// MAX's and vLLM's scripts gave them have it; missing is `null`, never 0.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Local time at the end of the case.
+    pub date: String,
+    /// The backend's name in the plan.
+    pub backend: String,
+    /// What the server calls the model.
+    pub model_id: String,
+    /// The tokenizer's path.
+    pub tokenizer_id: String,
+    /// The dataset's kind.
+    pub dataset_name: &'static str,
+    /// Requests asked for.
+    pub num_prompts: usize,
+    /// Requests per second, or `"inf"`.
+    pub request_rate: RequestRate,
+    /// Shape of the gaps' gamma distribution, 1 for independent arrivals; `null` where they are equal or
+    /// there is no schedule.
+    pub burstiness: Option<f64>,
+    /// Users of a closed loop.
+    pub max_concurrency: Option<usize>,
+    /// From the first `sent` to the last `ended`, s.
+    pub duration: f64,
+    /// Requests that completed.
+    pub completed: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Prompt tokens of completed requests.
+    pub total_input_tokens: u64,
+    /// Generated tokens of completed requests.
+    pub total_output_tokens: u64,
+    /// Completed requests a second.
+    pub request_throughput: Option<f64>,
+    /// Requests a second that met every per-request objective.
+    pub request_goodput: Option<f64>,
+    /// Prompt tokens a second.
+    pub input_throughput: Option<f64>,
+    /// Generated tokens a second.
+    pub output_throughput: Option<f64>,
+    /// Prompt and generated tokens a second.
+    pub total_token_throughput: Option<f64>,
+    /// `mean_ttft_ms` and the like; the ITL is their pool of chunk gaps.
+    #[serde(flatten)]
+    pub latencies: BTreeMap<String, Option<f64>>,
+    /// Per request; left out with `details = false`.
+    #[serde(flatten)]
+    pub details: Option<Details>,
+    /// Not measured yet by this version.
+    pub peak_gpu_memory_mib: Option<f64>,
+    /// Not measured yet by this version.
+    pub available_gpu_memory_mib: Option<f64>,
+    /// Not measured yet by this version.
+    pub gpu_utilization: Option<f64>,
+    /// Everything that the two scripts do not have.
+    pub servebench: Servebench,
+    /// What the user added with `--metadata`.
+    #[serde(flatten)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A number, or the text `inf`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RequestRate(pub f64);
+
+impl Serialize for RequestRate {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_infinite() {
+            return serializer.serialize_str("inf");
+        }
+        serializer.serialize_f64(self.0)
+    }
+}
+
+/// One entry per request, in the order of the workload.
+#[derive(Clone, Debug, Serialize)]
+pub struct Details {
+    /// Prompt tokens.
+    pub input_lens: Vec<u32>,
+    /// Generated tokens; 0 where the request failed, as in the totals.
+    pub output_lens: Vec<u32>,
+    /// Time to first token, s; `null` where the request failed.
+    pub ttfts: Vec<Option<f64>>,
+    /// Gaps between output-bearing events, s.
+    pub itls: Vec<Vec<f64>>,
+    /// Answers.
+    pub generated_texts: Vec<String>,
+    /// Empty, or the reason and what was said.
+    pub errors: Vec<String>,
+    /// When each request was sent, s from the start of the case.
+    pub start_times: Vec<f64>,
+}
+
+/// Our own part of the document.
+#[derive(Clone, Debug, Serialize)]
+pub struct Servebench {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Version of the crate.
+    pub version: &'static str,
+    /// The case's name: the key by which results are compared.
+    pub case: String,
+    /// How it ended; `null` where the run was interrupted.
+    pub verdict: Option<Verdict>,
+    /// The run was interrupted: the figures are of what was measured until then.
+    pub partial: bool,
+    /// What was asked for.
+    pub plan: PlanReport,
+    /// One entry per objective.
+    pub slos: Vec<SloReport>,
+    /// Requests that failed, by reason.
+    pub failures: BTreeMap<String, FailureReport>,
+    /// Every latency by name.
+    pub latencies: BTreeMap<&'static str, LatencyReport>,
+    /// Every scalar by name.
+    pub scalars: BTreeMap<&'static str, Option<f64>>,
+    /// Token counts.
+    pub tokens: TokensReport,
+    /// What is known about the measurement itself.
+    pub client: Validity,
+    /// What a reader of the numbers should know.
+    pub warnings: Vec<String>,
+    /// What it ran on.
+    pub environment: Environment,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanReport {
+    /// The backend's kind.
+    pub kind: &'static str,
+    /// The wire protocol.
+    pub protocol: &'static str,
+    /// Where the requests went, without user and password.
+    pub base_url: Option<String>,
+    /// The workload's name.
+    pub workload: String,
+    /// The load as in the case's name.
+    pub load: String,
+    /// How the arrivals of an open loop are spaced; `null` for other loads.
+    pub arrivals: Option<&'static str>,
+    /// Decides prompts and arrivals.
+    pub seed: u64,
+    /// Requests asked for.
+    pub requests: usize,
+    /// Requests sent.
+    pub requests_sent: usize,
+    /// Longest time of a request, s.
+    pub timeout_s: f64,
+}
+
+/// An objective and what the case made of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SloReport {
+    /// As it can be written.
+    pub slo: String,
+    /// `met`, `missed` or `unknown`.
+    pub finding: &'static str,
+    /// ms for a latency. `null` where it is not known or infinite; then `shown` says which.
+    pub value: Option<f64>,
+    /// The value with its unit.
+    pub shown: String,
+    /// ms for a latency.
+    pub limit: f64,
+    /// Distance on the good side as a share of the limit; negative when missed. `null` where the
+    /// limit is 0 or the value not finite.
+    pub margin_ratio: Option<f64>,
+    /// Why it is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Requests that failed for one reason.
+#[derive(Clone, Debug, Serialize)]
+pub struct FailureReport {
+    /// How many.
+    pub count: u64,
+    /// What one of them said.
+    pub example: String,
+}
+
+/// One latency.
+#[derive(Clone, Debug, Serialize)]
+pub struct LatencyReport {
+    /// How many samples.
+    pub count: u64,
+    /// Why there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// `mean`, `std_dev`, `min`, `max` and percentiles by name.
+    pub statistics: BTreeMap<String, Figure>,
+    /// Of a pool: upper ends of the filled buckets (ms) and their counts, 3 significant digits; so
+    /// that the pools of several runs can be merged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub histogram_ms: Option<Vec<(f64, u64)>>,
+}
+
+/// One statistic.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// The point estimate, ms; `null` where the sample cannot support it.
+    pub estimate_ms: Option<f64>,
+    /// The 95 % interval if requests are independent; `null` where it cannot be given.
+    pub interval_ms: Option<[f64; 2]>,
+    /// Why there is no estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Token counts of completed requests.
+#[derive(Clone, Debug, Serialize)]
+pub struct TokensReport {
+    /// Longest prompt.
+    pub max_input: u32,
+    /// Longest answer.
+    pub max_output: u32,
+    /// Longest prompt and answer together.
+    pub max_total: u32,
+    /// Generated tokens by the server's `usage`; `null` unless every request has it.
+    pub output_by_server: Option<u64>,
+    /// Generated tokens by the tokenizer.
+    pub output_by_client: Option<u64>,
+    /// Generated tokens per event with output.
+    pub per_chunk: Option<f64>,
+}
+
+/// What it ran on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Environment {
+    /// Operating system.
+    pub os: &'static str,
+    /// Processor architecture.
+    pub arch: &'static str,
+    /// Processors that this process may use.
+    pub cpus: Option<usize>,
+}
