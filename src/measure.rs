@@ -39,6 +39,7 @@ use crate::workload::{PromptRequest, Workload};
 /// [`Report::failed`].
 pub fn measure(case: &Case) -> anyhow::Result<Report> {
     let prepared = prepare(case)?;
+    check(case, &prepared)?;
     run(case, &prepared, &Options::default(), &Arc::default(), &Stop::new())
 }
 
@@ -66,12 +67,16 @@ impl Default for Options {
     }
 }
 
-/// Reads the case's tokenizer, draws its requests and makes sure that they can be sent.
+/// Reads the case's tokenizer and draws its requests.
 pub fn prepare(case: &Case) -> anyhow::Result<Prepared> {
     let tokenizer = Tokenizer::load(&case.tokenizer)?;
     let workload = case.workload.dataset.sample(&tokenizer, case.requests, case.seed)?;
-    descriptors::ensure(case, workload.requests.len())?;
     Ok(Prepared { tokenizer, workload: Arc::new(workload) })
+}
+
+/// Makes sure that this machine can send what was drawn.
+pub fn check(case: &Case, prepared: &Prepared) -> anyhow::Result<()> {
+    descriptors::ensure(case, prepared.workload.requests.len())
 }
 
 /// Runs the case and reports on it. An error means that there is nothing to report: the server could

@@ -17,11 +17,10 @@ use libtest_mimic::{Arguments, ColorSetting, Failed, FormatSetting, Measurement,
 
 use crate::cli::{Cli, Color, Format, Mode};
 use crate::client::Client;
-use crate::descriptors;
 use crate::flags::NoTests;
 use crate::live::Live;
 use crate::measure::{self, Options, Prepared};
-use crate::plan::{Case, Plan, Server};
+use crate::plan::{Address, Backend, Case, Plan, Server};
 use crate::progress::{Progress, ProgressStyleKind};
 use crate::render::table;
 use crate::report::Report;
@@ -183,20 +182,7 @@ fn absent(mode: Mode, selected: &[&Case]) -> anyhow::Result<BTreeMap<String, Str
             Server::Remote(address) if mode == Mode::Bench && !backend.require_server => {
                 match asked.entry(&backend.name) {
                     Entry::Occupied(entry) => entry.get().clone(),
-                    Entry::Vacant(entry) => {
-                        let client = Client::new(backend, address.endpoint_url())?;
-                        let url = address.below("/v1/models");
-                        let runtime =
-                            tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                        let reach = client.reach(url, backend.connect_timeout);
-                        let reason = runtime.block_on(reach).err().map(|error| {
-                            format!(
-                                "no server at {} ({error}); --require-server makes that a failure",
-                                address.shown()
-                            )
-                        });
-                        entry.insert(reason).clone()
-                    }
+                    Entry::Vacant(entry) => entry.insert(unreachable(backend, address)?).clone(),
                 }
             }
             Server::Remote(_) | Server::Sim(_) => None,
@@ -206,6 +192,16 @@ fn absent(mode: Mode, selected: &[&Case]) -> anyhow::Result<BTreeMap<String, Str
         }
     }
     Ok(absent)
+}
+
+/// Why nothing answers at the backend's address; `None` if something does.
+fn unreachable(backend: &Backend, address: &Address) -> anyhow::Result<Option<String>> {
+    let client = Client::new(backend, address.endpoint_url())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let reach = client.reach(address.below("/v1/models"), backend.connect_timeout);
+    Ok(runtime.block_on(reach).err().map(|error| {
+        format!("no server at {} ({error}); --require-server makes that a failure", address.shown())
+    }))
 }
 
 /// A case that is ready to run.
@@ -228,18 +224,15 @@ fn prepare<'a>(
                 && job.case.workload.dataset == case.workload.dataset
                 && (job.case.requests, job.case.seed) == (case.requests, case.seed)
         });
+        let preparing = || format!("prepare {}", case.name);
         let prepared = match alike {
-            Some(job) => {
-                descriptors::ensure(&case, job.prepared.workload.requests.len())
-                    .with_context(|| format!("prepare {}", case.name))?;
-                job.prepared.clone()
-            }
+            Some(job) => job.prepared.clone(),
             None => {
-                let prepared =
-                    measure::prepare(&case).with_context(|| format!("prepare {}", case.name))?;
+                let prepared = measure::prepare(&case).with_context(preparing)?;
                 if mode == Mode::Test { miniature::shorten(prepared) } else { prepared }
             }
         };
+        measure::check(&case, &prepared).with_context(preparing)?;
         jobs.insert(case.name.clone(), Job { case, prepared });
     }
     Ok(jobs)
@@ -329,6 +322,8 @@ impl Runner {
     fn conclude(&self, case: &Case, report: &Report) -> Result<Option<Measurement>, Failed> {
         match report.servebench.verdict {
             Some(Verdict::Pass) if 0 < report.completed => {}
+            // In miniature nothing is measured, so that there is nothing to doubt.
+            Some(Verdict::Invalid) if self.mode == Mode::Test && is_whole(report) => {}
             Some(Verdict::Invalid) if 0 < report.completed => {
                 say(&format!("invalid: {}: see its table for the reason", case.name));
                 self.invalid.store(true, Ordering::SeqCst);
@@ -337,6 +332,11 @@ impl Runner {
         }
         Ok((self.mode == Mode::Bench).then(|| headline(report)))
     }
+}
+
+/// Whether every request completed.
+fn is_whole(report: &Report) -> bool {
+    0 < report.completed && report.failed == 0
 }
 
 fn failed(case: &Case, message: &str) -> Failed {
