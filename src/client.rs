@@ -1,24 +1,25 @@
 //! Performs one request: sends it, stamps each read, classifies the ending. Knows nothing of pacing
-//! or counting. The only user of `reqwest`.
+//! or counting.
 
-use std::error::Error as _;
-use std::future::Future;
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::Semaphore;
-use tower_layer::Layer;
-use tower_service::Service;
-use url::{Host, Url};
+use base64::Engine as _;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, PROXY_AUTHORIZATION, USER_AGENT};
+use http::{HeaderName, HeaderValue, StatusCode};
+use tokio::io::ReadBuf;
+use tokio::task::JoinSet;
+use url::{Position, Url};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
+use crate::connection::{Connection, Pool, Target};
+use crate::http1::{RequestHead, ResponseReader};
 use crate::plan::Backend;
 use crate::reader::StreamReader;
 use crate::record::{Failure, Outcome, Stream};
@@ -32,46 +33,27 @@ const ERROR_MESSAGE_CHARS: usize = 300;
 /// How long the rest of a response is waited for after its end mark, so that the connection can be
 /// used again.
 const TAIL: Duration = Duration::from_millis(250);
+/// How many connections are opened at once before the clock starts: less than the backlog of any server.
+const OPENED_AT_ONCE: usize = 32;
+/// How much one read takes at most, bytes.
+const READ_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where reads go. What was read is taken out before the next read, so one serves all connections.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// How this client calls itself.
+pub const USER: &str = concat!("servebench/", env!("CARGO_PKG_VERSION"));
 
 /// Speaks to one backend. Copies share its connections.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
-    http: reqwest::Client,
-    url: Url,
+    head: RequestHead,
+    pool: Pool,
     protocol: ProtocolKind,
     secrets: Vec<Secret>,
-    gate: Gate,
 }
-
-/// Lets requests leave one at a time: the next is stamped only when the last one's bytes are on their
-/// way. Without it, a hundred that are due at once would all be stamped before the first is written, and
-/// the client's own work on the others would look like the server's delay.
-#[derive(Clone, Debug)]
-struct Gate(Arc<Semaphore>);
-
-impl Gate {
-    fn new() -> Self {
-        Self(Arc::new(Semaphore::new(1)))
-    }
-
-    /// Waits until the requests before are on their way, and for that of this one takes the runtime's
-    /// task queue through `turns` turns.
-    async fn pass(&self, turns: usize) {
-        // Never closed.
-        let Ok(permit) = Arc::clone(&self.0).acquire_owned().await else { return };
-        tokio::spawn(async move {
-            for _ in 0..turns {
-                tokio::task::yield_now().await;
-            }
-            drop(permit);
-        });
-    }
-}
-
-/// Turns until an open connection's task has written a request it was handed, and until that of a new
-/// connection has been started and has done so.
-const TURNS_WHEN_OPEN: usize = 2;
-const TURNS_WHEN_NEW: usize = 4;
 
 /// How long a request may take.
 #[derive(Clone, Copy, Debug)]
@@ -97,12 +79,18 @@ pub struct Exchange {
     pub outcome: Outcome,
 }
 
-tokio::task_local! {
-    /// Where the connector leaves word of the connection that it opened for the current request.
-    static CONNECT: Arc<Connect>;
+/// A request that is ready to be written.
+#[derive(Clone)]
+pub struct ReadyRequest(Vec<u8>);
+
+/// When what happened to one request: the watchdog reads what the reader sets.
+#[derive(Debug)]
+struct Times {
+    sent: Stamp,
+    connect: OnceLock<Duration>,
+    last_byte: Stamp,
 }
 
-/// A stamp that the watchdog reads while the reader sets it.
 #[derive(Debug)]
 struct Stamp(AtomicU64);
 
@@ -123,103 +111,159 @@ impl Stamp {
     }
 }
 
-struct Connect {
-    clock: Clock,
-    gate: Gate,
-    opened: OnceLock<Opened>,
-}
-
-/// How long a connection took to open, and when it could be used.
-#[derive(Clone, Copy)]
-struct Opened {
-    took: Duration,
-    at: Duration,
-}
-
 impl Client {
     /// A client that sends to `url` as `backend` says.
-    pub fn new(backend: &Backend, url: Url) -> anyhow::Result<Self> {
-        // Fails only if a provider is installed already, which will do as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("servebench/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers(backend)?)
-            .connect_timeout(backend.connect_timeout)
-            .pool_max_idle_per_host(usize::MAX)
-            .tcp_nodelay(true)
-            .http1_only()
-            .redirect(reqwest::redirect::Policy::none())
-            // A retry would hide a failure and restart the clock.
-            .retry(reqwest::retry::never())
-            .connector_layer(TimedConnects);
-        if is_loopback(&url) {
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().context("set up the HTTP client")?;
+    pub fn new(backend: &Backend, url: &Url) -> anyhow::Result<Self> {
+        let target = Target::new(url, backend.connect_timeout)?;
+        let mut headers = headers(backend, url)?;
+        let place = match target.forward_proxy() {
+            None => &url[Position::BeforePath..Position::AfterQuery],
+            Some(authorization) => {
+                if let Some(value) = authorization {
+                    headers.push((PROXY_AUTHORIZATION, HeaderValue::try_from(value)?));
+                }
+                &format!(
+                    "{}://{}{}",
+                    url.scheme(),
+                    &url[Position::BeforeHost..Position::AfterPort],
+                    &url[Position::BeforePath..Position::AfterQuery]
+                )
+            }
+        };
+        let host = &url[Position::BeforeHost..Position::AfterPort];
         let secrets = backend.headers.iter().map(|(_, value)| value).chain(&backend.api_key);
-        let secrets = secrets.cloned().collect();
-        Ok(Self { http, url, protocol: backend.protocol, secrets, gate: Gate::new() })
+        Ok(Self {
+            head: RequestHead::post(place, host, &headers),
+            pool: Pool::new(target),
+            protocol: backend.protocol,
+            secrets: secrets.cloned().collect(),
+        })
     }
 
-    /// Sends `body` and reads the answer to its end, its failure, its limits or a stop.
-    pub async fn send(&self, clock: Clock, body: Bytes, limits: Limits, stop: &Stop) -> Exchange {
-        self.gate.pass(TURNS_WHEN_OPEN).await;
+    /// The request that sends `body`.
+    pub fn prepare(&self, body: &[u8]) -> ReadyRequest {
+        ReadyRequest(self.head.with(body))
+    }
+
+    /// Opens up to `connections` before they are needed. Those that cannot be opened are left to the
+    /// requests that will need them, and to their records.
+    pub async fn open(&self, connections: usize, stop: &Stop) {
+        let mut opening = JoinSet::new();
+        let mut opened = Vec::new();
+        for _ in 0..connections {
+            if OPENED_AT_ONCE <= opening.len() {
+                match opening.join_next().await {
+                    Some(Ok(Ok(connection))) => opened.push(connection),
+                    _ => break,
+                }
+            }
+            if stop.is_requested() {
+                break;
+            }
+            let pool = self.pool.clone();
+            opening.spawn(async move { pool.open().await });
+        }
+        opened.extend(opening.join_all().await.into_iter().flatten());
+        for connection in opened {
+            self.pool.keep(connection);
+        }
+    }
+
+    /// Sends a request and reads the answer to its end, its failure, its limits or a stop.
+    pub async fn send(
+        &self,
+        clock: Clock,
+        request: &ReadyRequest,
+        limits: Limits,
+        stop: &Stop,
+    ) -> Exchange {
         let begun = clock.now();
-        let last_byte = Stamp::new(begun);
+        let times = Times {
+            sent: Stamp::new(begun),
+            connect: OnceLock::new(),
+            last_byte: Stamp::new(begun),
+        };
         let mut reader = StreamReader::new(self.protocol);
-        let connect = Arc::new(Connect { clock, gate: self.gate.clone(), opened: OnceLock::new() });
-        let exchange = self.exchange(clock, body, &mut reader, &last_byte, &connect);
         let interrupted = tokio::select! {
             biased;
-            failure = exchange => failure,
-            failure = watch(clock, begun, &last_byte, limits) => Some(failure),
+            failure = self.exchange(clock, request, &mut reader, &times) => failure,
+            failure = watch(clock, begun, &times.last_byte, limits) => Some(failure),
             () = stop.requested() => {
                 Some((Failure::Cancelled, "the run was interrupted".to_owned()))
             }
         };
-        let ended = if reader.is_done() { last_byte.get() } else { clock.now() };
+        let ended = if reader.is_done() { times.last_byte.get() } else { clock.now() };
         let (stream, outcome) = reader.finish(ended, interrupted);
-        // Where a connection had to be opened, the request left when it was open.
-        let (connect, sent) = match connect.opened.get() {
-            Some(opened) => (Some(opened.took), opened.at),
-            None => (None, begun),
-        };
-        Exchange { sent, connect, ended, stream, outcome: self.redacted(outcome) }
+        let outcome = self.redacted(outcome);
+        let connect = times.connect.get().copied();
+        Exchange { sent: times.sent.get(), connect, ended, stream, outcome }
     }
 
     /// Returns why the response was not read to its end; `None` if it was.
     async fn exchange(
         &self,
         clock: Clock,
-        body: Bytes,
+        request: &ReadyRequest,
         reader: &mut StreamReader,
-        last_byte: &Stamp,
-        connect: &Arc<Connect>,
+        times: &Times,
     ) -> Option<(Failure, String)> {
-        let request = self.http.post(self.url.clone()).body(body).send();
-        let mut response = match CONNECT.scope(Arc::clone(connect), request).await {
-            Ok(response) => response,
-            Err(error) => return Some(classify(error)),
-        };
-        last_byte.set(clock.now());
-        if !response.status().is_success() {
-            return Some(refusal(response).await);
-        }
-        while !reader.is_done() {
-            match response.chunk().await {
-                Ok(Some(bytes)) => {
-                    let at = clock.now();
-                    last_byte.set(at);
-                    reader.feed(&bytes, at);
+        let mut connection = match self.pool.take() {
+            Some(connection) => connection,
+            None => {
+                let begun = clock.now();
+                match self.pool.open().await {
+                    Ok(connection) => {
+                        let _ = times.connect.set(clock.now().saturating_sub(begun));
+                        connection
+                    }
+                    Err(failure) => return Some(failure),
                 }
-                Ok(None) => return None,
-                Err(error) => return Some(classify(error)),
             }
+        };
+        // From here to the write there is nothing to wait for.
+        times.sent.set(clock.now());
+        if let Err(error) = connection.write(&request.0).await {
+            return Some((Failure::Truncated, format!("the request could not be sent: {error}")));
+        }
+        let mut response = ResponseReader::new();
+        let mut refusal = Vec::new();
+        while !reader.is_done() && !response.is_done() && refusal.len() < ERROR_BODY_BYTES {
+            let read = read(&mut connection, |bytes, arrived| {
+                let at = clock.at(arrived).max(times.sent.get());
+                times.last_byte.set(at);
+                response.feed(bytes, |status, data| match status {
+                    200..300 => reader.feed(data, at),
+                    _ => refusal.extend_from_slice(data),
+                })
+            });
+            match read.await {
+                Ok(Some(Ok(()))) => {}
+                Ok(Some(Err(error))) => return Some((Failure::Truncated, error.to_string())),
+                Ok(None) if response.ends_here() => break,
+                Ok(None) => return Some((Failure::Truncated, unfinished(&response).to_owned())),
+                Err(error) => {
+                    let message = format!("{}: {error}", unfinished(&response));
+                    return Some((Failure::Truncated, message));
+                }
+            }
+        }
+        if let Some(status) = response.status().filter(|status| !(200..300).contains(status)) {
+            return Some(refused(status, &refusal));
         }
         // What comes after the end mark is of no interest, but a connection whose response was not
         // read to its end cannot be used again.
-        let tail = async { while let Ok(Some(_)) = response.chunk().await {} };
+        let tail = async {
+            while !response.is_done() {
+                match read(&mut connection, |bytes, _| response.feed(bytes, |_, _| {})).await {
+                    Ok(Some(Ok(()))) => {}
+                    _ => break,
+                }
+            }
+        };
         let _ = tokio::time::timeout(TAIL, tail).await;
+        if response.keeps_open() {
+            self.pool.keep(connection);
+        }
         None
     }
 
@@ -232,31 +276,29 @@ impl Client {
             }
         }
     }
+}
 
-    /// Whether anything answers at `url`; if not, why.
-    pub async fn reach(&self, url: Url, patience: Duration) -> Result<(), String> {
-        match self.http.get(url).timeout(patience).send().await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let (_, message) = classify(error);
-                Err(self.secrets.iter().fold(message, |text, secret| secret.redact(text)))
-            }
-        }
-    }
+/// Waits until bytes have come and hands them on, with the moment of their arrival; `None` at the end.
+async fn read<T>(
+    connection: &mut Connection,
+    mut on_bytes: impl FnMut(&[u8], Moment) -> T,
+) -> io::Result<Option<T>> {
+    poll_fn(|context| {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(connection.poll_read(context, &mut buffer))?;
+            let bytes = buffer.filled();
+            let end = bytes.is_empty();
+            Poll::Ready(Ok((!end).then(|| on_bytes(bytes, connection.arrived()))))
+        })
+    })
+    .await
+}
 
-    /// The models that the server says it serves; `None` where it does not say.
-    pub async fn models(&self, url: Url, patience: Duration) -> Option<Vec<String>> {
-        #[derive(serde::Deserialize)]
-        struct Models {
-            data: Vec<Model>,
-        }
-        #[derive(serde::Deserialize)]
-        struct Model {
-            id: String,
-        }
-        let response = self.http.get(url).timeout(patience).send().await.ok()?;
-        let models: Models = serde_json::from_slice(&response.bytes().await.ok()?).ok()?;
-        Some(models.data.into_iter().map(|model| model.id).collect())
+fn unfinished(response: &ResponseReader) -> &'static str {
+    match response.status() {
+        None => "the connection ended before the response began",
+        Some(_) => "the connection ended in the middle of the response",
     }
 }
 
@@ -284,125 +326,51 @@ async fn watch(
     }
 }
 
-fn headers(backend: &Backend) -> anyhow::Result<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let bearer = backend
-        .api_key
-        .as_ref()
-        .map(|key| ("authorization".to_owned(), Secret::new(format!("Bearer {}", key.reveal()))));
-    for (name, value) in bearer.iter().chain(&backend.headers) {
-        let header = HeaderName::try_from(name.as_str())
+/// The headers of every request, the user's over our own.
+pub fn headers(backend: &Backend, url: &Url) -> anyhow::Result<Vec<(HeaderName, HeaderValue)>> {
+    let mut headers = vec![
+        (ACCEPT, HeaderValue::from_static("*/*")),
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (USER_AGENT, HeaderValue::from_static(USER)),
+    ];
+    let mut set = |name: &str, value: &str| {
+        let name = HeaderName::try_from(name)
             .with_context(|| format!("`{name}` is no name of a header"))?;
-        let mut value = HeaderValue::try_from(value.reveal())
+        let value = HeaderValue::try_from(value)
             .ok()
+            .filter(|value| value.to_str().is_ok())
             .with_context(|| format!("the value of the header `{name}` cannot be sent"))?;
-        value.set_sensitive(true);
-        headers.insert(header, value);
+        // What is said later, and by the user, holds.
+        headers.retain(|(other, _)| *other != name);
+        headers.push((name, value));
+        anyhow::Ok(())
+    };
+    if !url.username().is_empty() {
+        let password = url.password().unwrap_or_default();
+        let pair = format!("{}:{}", unescaped(url.username()), unescaped(password));
+        let pair = base64::engine::general_purpose::STANDARD.encode(pair);
+        set(AUTHORIZATION.as_str(), &format!("Basic {pair}"))?;
     }
-    debug_assert!(backend.api_key.is_none() || headers.contains_key(AUTHORIZATION));
+    if let Some(key) = &backend.api_key {
+        set(AUTHORIZATION.as_str(), &format!("Bearer {}", key.reveal()))?;
+    }
+    for (name, value) in &backend.headers {
+        set(name, value.reveal())?;
+    }
     Ok(headers)
 }
 
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
-}
-
-/// The failure of a request that got no response, or not all of it.
-fn classify(error: reqwest::Error) -> (Failure, String) {
-    let error = error.without_url();
-    let failure = if error.is_connect() {
-        if is_tls(&error) { Failure::Tls } else { Failure::Connect }
-    } else if error.is_timeout() {
-        Failure::Timeout
-    } else {
-        // The connection broke before the response, or in the middle of it.
-        Failure::Truncated
-    };
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
-    }
-    (failure, message)
-}
-
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
+fn unescaped(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// The failure that a status other than 2xx is, with what the server says about it.
-async fn refusal(mut response: reqwest::Response) -> (Failure, String) {
-    let status = response.status();
-    let mut body = Vec::new();
-    while let Ok(Some(bytes)) = response.chunk().await {
-        body.extend_from_slice(&bytes);
-        if ERROR_BODY_BYTES < body.len() {
-            break;
-        }
-    }
-    let said = wire::error_message(&body);
-    let said = if said.is_empty() { status.to_string() } else { said };
-    (Failure::Http(status.as_u16()), said.chars().take(ERROR_MESSAGE_CHARS).collect())
-}
-
-/// Times how long each connection takes to open.
-#[derive(Clone, Copy, Debug)]
-struct TimedConnects;
-
-impl<S> Layer<S> for TimedConnects {
-    type Service = TimedConnector<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        TimedConnector { inner }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct TimedConnector<S> {
-    inner: S,
-}
-
-impl<S, R> Service<R> for TimedConnector<S>
-where
-    S: Service<R>,
-    S::Response: Send,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: R) -> Self::Future {
-        // Not within a request when the pool opens a connection that its request no longer needs.
-        let word = CONNECT.try_with(|connect| (Arc::clone(connect), connect.clock.now())).ok();
-        let connecting = self.inner.call(request);
-        Box::pin(async move {
-            let connection = connecting.await?;
-            if let Some((connect, from)) = word {
-                let took = connect.clock.now().saturating_sub(from);
-                connect.gate.pass(TURNS_WHEN_NEW).await;
-                let _ = connect.opened.set(Opened { took, at: connect.clock.now() });
-            }
-            Ok(connection)
-        })
-    }
+fn refused(status: u16, body: &[u8]) -> (Failure, String) {
+    let said = wire::error_message(body);
+    let status_text = || match StatusCode::from_u16(status) {
+        Ok(status) => status.to_string(),
+        Err(_) => status.to_string(),
+    };
+    let said = if said.is_empty() { status_text() } else { said };
+    (Failure::Http(status), said.chars().take(ERROR_MESSAGE_CHARS).collect())
 }

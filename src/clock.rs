@@ -1,6 +1,8 @@
-//! The one monotonic clock. Every stamp is an offset from a [`Clock`]'s zero.
+//! The one monotonic clock. A stamp is a [`Moment`], or the offset of one from a [`Clock`]'s zero.
 
 use std::time::Duration;
+#[cfg(target_os = "linux")]
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -26,6 +28,11 @@ impl Clock {
         self.zero.elapsed()
     }
 
+    /// The offset of `moment`; zero for one before the zero point.
+    pub fn at(self, moment: Moment) -> Duration {
+        moment.0.saturating_duration_since(self.zero)
+    }
+
     /// Returns once `offset` is reached; at once if it has passed. As coarse as the runtime's
     /// timer, which ticks in whole milliseconds.
     pub async fn wait_until(self, offset: Duration) {
@@ -41,5 +48,33 @@ impl Clock {
         while self.now() < offset {
             std::hint::spin_loop();
         }
+    }
+}
+
+/// A point in time, for those who know no zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(Instant);
+
+impl Moment {
+    /// This moment.
+    #[expect(clippy::disallowed_methods, reason = "this is the one module that reads the time")]
+    pub fn now() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The moment at which the wall clock showed `wall` since the Unix epoch. Both clocks are read, so
+    /// that a wall clock that is slewed does no harm; this one and not a later one where it was set.
+    #[cfg(target_os = "linux")]
+    #[expect(clippy::disallowed_methods, reason = "this is the one module that reads the time")]
+    pub fn of_wall(wall: Duration) -> Self {
+        let (now, wall_now) = (Instant::now(), SystemTime::now());
+        let since_epoch = wall_now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let ago = since_epoch.saturating_sub(wall);
+        Self(now.checked_sub(ago).unwrap_or(now))
+    }
+
+    /// How long ago it was.
+    pub fn age(self) -> Duration {
+        self.0.elapsed()
     }
 }

@@ -88,13 +88,18 @@ pub mod flags;
 pub mod plan;
 
 // Action.
+mod http1;
 mod pacer;
 mod reader;
+mod socket;
+
+mod connection;
 
 mod client;
 mod descriptors;
 mod engine;
 mod live;
+mod probe;
 mod strain;
 mod tokens;
 

@@ -5,17 +5,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
 use jiff::ZonedDateTime;
 
-use crate::client::{Client, Exchange, Limits};
+use crate::client::{Client, Exchange, Limits, ReadyRequest};
 use crate::clock::Clock;
 use crate::config::StreamOptions;
 use crate::descriptors;
 use crate::engine::{self, Arrival};
 use crate::live::Live;
+use crate::load::Load;
 use crate::pacer::Pacer;
 use crate::plan::{Address, Case, Server};
+use crate::probe::Probe;
 use crate::record::{Failure, Outcome, RequestRecord};
 use crate::report::{Measured, Report};
 use crate::schedule::Schedule;
@@ -125,7 +126,7 @@ async fn records(
     live: &Arc<Live>,
     stop: &Stop,
 ) -> anyhow::Result<(Vec<RequestRecord>, Strain)> {
-    let client = Client::new(&case.backend, address.endpoint_url())?;
+    let client = Client::new(&case.backend, &address.endpoint_url())?;
     let limits = Limits { timeout: case.timeout, stall_timeout: case.stall_timeout };
     let mut include_usage = case.backend.stream_options != StreamOptions::Off;
     // There is nothing to find out about the embedded engine.
@@ -133,19 +134,21 @@ async fn records(
         include_usage = try_out(case, &client, address, limits, stop, include_usage).await?;
     }
     let requests = &prepared.workload.requests;
-    let bodies: Vec<Bytes> =
-        requests.iter().map(|request| body(case, request, include_usage)).collect();
+    let ready: Vec<ReadyRequest> = requests
+        .iter()
+        .map(|request| client.prepare(&body(case, request, include_usage)))
+        .collect();
+    client.open(connections(case.load, requests.len()), stop).await;
     let schedule = Schedule::new(case.load, case.arrivals, requests.len(), case.seed);
     let clock = Clock::start();
     let send = {
-        let (bodies, live, stop) = (Arc::new(bodies), Arc::clone(live), stop.clone());
+        let (ready, live, stop) = (Arc::new(ready), Arc::clone(live), stop.clone());
         move |arrival: Arrival| {
-            let (client, bodies) = (client.clone(), Arc::clone(&bodies));
+            let (client, ready) = (client.clone(), Arc::clone(&ready));
             let (live, stop) = (Arc::clone(&live), stop.clone());
             async move {
                 live.begin();
-                let body = bodies[arrival.index].clone();
-                let exchange = client.send(clock, body, limits, &stop).await;
+                let exchange = client.send(clock, &ready[arrival.index], limits, &stop).await;
                 let record = record(arrival, exchange);
                 live.end(&record);
                 record
@@ -156,6 +159,18 @@ async fn records(
     Ok(strain::watch(clock, engine::run(&schedule, clock, pacer, stop, send)).await)
 }
 
+/// How many connections to open before the clock starts: as many as the load will need, where it says.
+/// An open loop is given those of a second's arrivals, and opens more as it needs them.
+fn connections(load: Load, requests: usize) -> usize {
+    let needed = match load {
+        Load::Infinite => requests,
+        Load::Closed(users) => users.get(),
+        Load::Open { cap: Some(cap), .. } => cap.get(),
+        Load::Open { rate, cap: None } => (rate.as_per_s().ceil() as usize).clamp(8, 512),
+    };
+    needed.min(requests)
+}
+
 fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
     let Exchange { sent, connect, ended, stream, outcome } = exchange;
     let Arrival { index, scheduled, released } = arrival;
@@ -163,7 +178,7 @@ fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
 }
 
 /// The body of one request: the protocol's own fields, and the backend's extra ones over them.
-fn body(case: &Case, request: &PromptRequest, include_usage: bool) -> Bytes {
+fn body(case: &Case, request: &PromptRequest, include_usage: bool) -> Vec<u8> {
     let backend = &case.backend;
     let mut body = backend.protocol.body(&Request {
         model: &case.model.id,
@@ -174,7 +189,7 @@ fn body(case: &Case, request: &PromptRequest, include_usage: bool) -> Bytes {
         include_usage,
     });
     body.extend(backend.extra_body.clone());
-    serde_json::Value::Object(body).to_string().into()
+    serde_json::Value::Object(body).to_string().into_bytes()
 }
 
 /// Sends one short request before the clock starts, so that a wrong model or key is one clear error
@@ -191,7 +206,7 @@ async fn try_out(
         PromptRequest { prompt: "Say hello.".to_owned(), prompt_tokens: 0, output_tokens: 8 };
     let ask = async |include_usage: bool| {
         let body = body(case, &prompt, include_usage);
-        client.send(Clock::start(), body, limits, stop).await.outcome
+        client.send(Clock::start(), &client.prepare(&body), limits, stop).await.outcome
     };
     let mut outcome = ask(include_usage).await;
     let refused = matches!(outcome, Outcome::Failed { failure: Failure::Http(400 | 422), .. });
@@ -206,7 +221,8 @@ async fn try_out(
     if failure == Failure::Cancelled {
         return Ok(include_usage);
     }
-    let served = client.models(address.below("/v1/models"), case.backend.connect_timeout).await;
+    let url = address.below("/v1/models");
+    let served = Probe::new(&case.backend, &url)?.models(url, case.backend.connect_timeout).await;
     let hint = match served {
         Some(models) if !models.contains(&case.model.id) => {
             format!("; it serves {}, not `{}`", models.join(", "), case.model.id)

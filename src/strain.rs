@@ -47,9 +47,8 @@ pub async fn watch<T>(clock: Clock, run: impl Future<Output = T>) -> (T, Strain)
 /// Processor time that this thread has used.
 #[cfg(unix)]
 fn thread_cpu() -> Option<Duration> {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    let (s, ns) = (u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
-    Some(Duration::new(s, ns))
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?;
+    Some(Duration::from(time))
 }
 
 #[cfg(not(unix))]

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A word of a library, and who in `src` may say it.
-const HOMES: [(&str, &[&str]); 5] = [
-    ("reqwest", &["client"]),
+const HOMES: [(&str, &[&str]); 7] = [
+    ("reqwest", &["probe"]),
+    ("httparse", &["http1"]),
+    ("nix", &["socket", "strain"]),
     ("hdrhistogram", &["samples"]),
     ("hyper", &["sim"]),
     ("Parser", &["cli", "bin"]), // that of clap

@@ -16,11 +16,11 @@ use jiff::ZonedDateTime;
 use libtest_mimic::{Arguments, ColorSetting, Failed, FormatSetting, Measurement, Trial};
 
 use crate::cli::{Cli, Color, Format, Mode};
-use crate::client::Client;
 use crate::flags::NoTests;
 use crate::live::Live;
 use crate::measure::{self, Options, Prepared};
 use crate::plan::{Address, Backend, Case, Plan, Server};
+use crate::probe::Probe;
 use crate::progress::{Progress, ProgressStyleKind};
 use crate::render::table;
 use crate::report::Report;
@@ -196,9 +196,10 @@ fn absent(mode: Mode, selected: &[&Case]) -> anyhow::Result<BTreeMap<String, Str
 
 /// Why nothing answers at the backend's address; `None` if something does.
 fn unreachable(backend: &Backend, address: &Address) -> anyhow::Result<Option<String>> {
-    let client = Client::new(backend, address.endpoint_url())?;
+    let url = address.below("/v1/models");
+    let probe = Probe::new(backend, &url)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let reach = client.reach(address.below("/v1/models"), backend.connect_timeout);
+    let reach = probe.reach(url, backend.connect_timeout);
     Ok(runtime.block_on(reach).err().map(|error| {
         format!("no server at {} ({error}); --require-server makes that a failure", address.shown())
     }))

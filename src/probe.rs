@@ -1,0 +1,68 @@
+//! What is asked of a server beside the load: whether it is there, and what it serves. The only user of
+//! `reqwest`; nothing here is on the clock.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::HeaderMap;
+use url::Url;
+
+use crate::client;
+use crate::connection;
+use crate::plan::Backend;
+use crate::secret::Secret;
+
+/// Asks one backend.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    http: reqwest::Client,
+    secrets: Vec<Secret>,
+}
+
+impl Probe {
+    /// A probe of the backend, whose server is at `url`.
+    pub fn new(backend: &Backend, url: &Url) -> anyhow::Result<Self> {
+        // Fails only if a provider is installed already, which will do as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let headers: HeaderMap = client::headers(backend, url)?.into_iter().collect();
+        let mut builder = reqwest::Client::builder()
+            .default_headers(headers)
+            .connect_timeout(backend.connect_timeout)
+            .redirect(reqwest::redirect::Policy::none());
+        if connection::is_loopback(url) {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().context("set up the HTTP client")?;
+        let secrets = backend.headers.iter().map(|(_, value)| value).chain(&backend.api_key);
+        Ok(Self { http, secrets: secrets.cloned().collect() })
+    }
+
+    /// Whether anything answers at `url`; if not, why.
+    pub async fn reach(&self, url: Url, patience: Duration) -> Result<(), String> {
+        let Err(error) = self.http.get(url).timeout(patience).send().await else { return Ok(()) };
+        let error = error.without_url();
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Err(self.secrets.iter().fold(message, |text, secret| secret.redact(text)))
+    }
+
+    /// The models that the server says it serves; `None` where it does not say.
+    pub async fn models(&self, url: Url, patience: Duration) -> Option<Vec<String>> {
+        #[derive(serde::Deserialize)]
+        struct Models {
+            data: Vec<Model>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Model {
+            id: String,
+        }
+        let response = self.http.get(url).timeout(patience).send().await.ok()?;
+        let models: Models = serde_json::from_slice(&response.bytes().await.ok()?).ok()?;
+        Some(models.data.into_iter().map(|model| model.id).collect())
+    }
+}
