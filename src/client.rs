@@ -83,6 +83,16 @@ pub struct Exchange {
 #[derive(Clone)]
 pub struct ReadyRequest(Vec<u8>);
 
+/// A request that has begun to leave, or that needs a connection first.
+#[derive(Debug)]
+pub struct Started {
+    at: Duration,
+    departure: Option<Departure>,
+}
+
+/// The connection by which a request leaves, and how many of its bytes have left.
+type Departure = (Connection, io::Result<usize>);
+
 /// When what happened to one request: the watchdog reads what the reader sets.
 #[derive(Debug)]
 struct Times {
@@ -169,24 +179,37 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads the answer to its end, its failure, its limits or a stop.
-    pub async fn send(
+    /// Lets a request leave, if a connection is open. Does not wait, and may be called by any thread.
+    pub fn start(&self, clock: Clock, request: &ReadyRequest) -> Started {
+        let Some(mut connection) = self.pool.take() else {
+            return Started { at: clock.now(), departure: None };
+        };
+        let at = clock.now();
+        let written = connection.try_write(&request.0);
+        Started { at, departure: Some((connection, written)) }
+    }
+
+    /// Lets a request leave that has not, and reads the answer to its end, its failure, its limits or a
+    /// stop.
+    pub async fn finish(
         &self,
         clock: Clock,
         request: &ReadyRequest,
+        started: Started,
         limits: Limits,
         stop: &Stop,
     ) -> Exchange {
-        let begun = clock.now();
+        let Started { at: begun, departure } = started;
         let times = Times {
             sent: Stamp::new(begun),
             connect: OnceLock::new(),
             last_byte: Stamp::new(begun),
         };
         let mut reader = StreamReader::new(self.protocol);
+        let exchange = self.exchange(clock, request, departure, &mut reader, &times);
         let interrupted = tokio::select! {
             biased;
-            failure = self.exchange(clock, request, &mut reader, &times) => failure,
+            failure = exchange => failure,
             failure = watch(clock, begun, &times.last_byte, limits) => Some(failure),
             () = stop.requested() => {
                 Some((Failure::Cancelled, "the run was interrupted".to_owned()))
@@ -199,30 +222,46 @@ impl Client {
         Exchange { sent: times.sent.get(), connect, ended, stream, outcome }
     }
 
+    /// Sends a request and reads the answer.
+    pub async fn send(
+        &self,
+        clock: Clock,
+        request: &ReadyRequest,
+        limits: Limits,
+        stop: &Stop,
+    ) -> Exchange {
+        self.finish(clock, request, self.start(clock, request), limits, stop).await
+    }
+
     /// Returns why the response was not read to its end; `None` if it was.
     async fn exchange(
         &self,
         clock: Clock,
         request: &ReadyRequest,
+        departure: Option<Departure>,
         reader: &mut StreamReader,
         times: &Times,
     ) -> Option<(Failure, String)> {
-        let mut connection = match self.pool.take() {
-            Some(connection) => connection,
+        let (mut connection, written) = match departure {
+            Some(departure) => departure,
             None => {
                 let begun = clock.now();
-                match self.pool.open().await {
-                    Ok(connection) => {
-                        let _ = times.connect.set(clock.now().saturating_sub(begun));
-                        connection
-                    }
+                let mut connection = match self.pool.open().await {
+                    Ok(connection) => connection,
                     Err(failure) => return Some(failure),
-                }
+                };
+                let _ = times.connect.set(clock.now().saturating_sub(begun));
+                // The request leaves when the connection is open.
+                times.sent.set(clock.now());
+                let written = connection.try_write(&request.0);
+                (connection, written)
             }
         };
-        // From here to the write there is nothing to wait for.
-        times.sent.set(clock.now());
-        if let Err(error) = connection.write(&request.0).await {
+        let sent = match written {
+            Ok(written) => connection.write(&request.0[written..]).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
             return Some((Failure::Truncated, format!("the request could not be sent: {error}")));
         }
         let mut response = ResponseReader::new();

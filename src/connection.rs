@@ -5,14 +5,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use hyper_util::client::proxy::matcher::Matcher;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::BuilderVerifierExt as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -153,14 +153,36 @@ impl Connection {
         }
     }
 
-    /// Writes all of `bytes`. Where there is room, they have left when this is first polled.
-    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.stream {
-            Stream::Plain(socket) => socket.write_all(bytes).await,
-            Stream::Tls(stream) => {
-                stream.write_all(bytes).await?;
-                stream.flush().await
+    /// Writes as much of `bytes` as there is room for: how many. Does not wait, and may be called by
+    /// any thread.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.writer().poll_write(&mut context, &bytes[written..]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(more)) => written += more,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(written),
             }
+        }
+        match self.writer().poll_flush(&mut context) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(written),
+        }
+    }
+
+    /// Writes all of `bytes`, and what [`Connection::try_write`] could only hand to TLS.
+    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut writer = self.writer();
+        writer.write_all(bytes).await?;
+        writer.flush().await
+    }
+
+    fn writer(&mut self) -> Pin<&mut (dyn AsyncWrite + Send + Unpin)> {
+        match &mut self.stream {
+            Stream::Plain(socket) => Pin::new(socket),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()),
         }
     }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use jiff::ZonedDateTime;
 
-use crate::client::{Client, Exchange, Limits, ReadyRequest};
+use crate::client::{Client, Exchange, Limits, ReadyRequest, Started};
 use crate::clock::Clock;
 use crate::config::StreamOptions;
 use crate::descriptors;
-use crate::engine::{self, Arrival};
+use crate::engine::{self, Arrival, Sender};
 use crate::live::Live;
 use crate::load::Load;
-use crate::pacer::Pacer;
+use crate::pacer::Pacing;
 use crate::plan::{Address, Case, Server};
 use crate::probe::Probe;
 use crate::record::{Failure, Outcome, RequestRecord};
@@ -141,22 +141,46 @@ async fn records(
     client.open(connections(case.load, requests.len()), stop).await;
     let schedule = Schedule::new(case.load, case.arrivals, requests.len(), case.seed);
     let clock = Clock::start();
-    let send = {
-        let (ready, live, stop) = (Arc::new(ready), Arc::clone(live), stop.clone());
-        move |arrival: Arrival| {
-            let (client, ready) = (client.clone(), Arc::clone(&ready));
-            let (live, stop) = (Arc::clone(&live), stop.clone());
-            async move {
-                live.begin();
-                let exchange = client.send(clock, &ready[arrival.index], limits, &stop).await;
-                let record = record(arrival, exchange);
-                live.end(&record);
-                record
-            }
-        }
+    let sender = CaseSender {
+        client,
+        requests: ready.into(),
+        clock,
+        limits,
+        live: Arc::clone(live),
+        stop: stop.clone(),
     };
-    let pacer = Pacer::start(schedule.offsets().to_vec(), clock);
-    Ok(strain::watch(clock, engine::run(&schedule, clock, pacer, stop, send)).await)
+    let run = engine::run(&schedule, clock, Pacing::Thread, stop, sender);
+    let (records, strain) = strain::watch(clock, run).await;
+    Ok((records.context("start the pacing thread")?, strain))
+}
+
+/// Sends the requests of one case.
+#[derive(Clone)]
+struct CaseSender {
+    client: Client,
+    requests: Arc<[ReadyRequest]>,
+    clock: Clock,
+    limits: Limits,
+    live: Arc<Live>,
+    stop: Stop,
+}
+
+impl Sender for CaseSender {
+    type Started = Started;
+
+    fn start(&self, index: usize) -> Started {
+        self.live.begin();
+        self.client.start(self.clock, &self.requests[index])
+    }
+
+    async fn finish(&self, arrival: Arrival, started: Started) -> RequestRecord {
+        let request = &self.requests[arrival.index];
+        let exchange =
+            self.client.finish(self.clock, request, started, self.limits, &self.stop).await;
+        let record = record(arrival, exchange);
+        self.live.end(&record);
+        record
+    }
 }
 
 /// How many connections to open before the clock starts: as many as the load will need, where it says.

@@ -1,6 +1,8 @@
-//! Tells when each arrival of an open loop is due, to microseconds: waits on a thread of its own, since
-//! the runtime's timer ticks in whole milliseconds and a wait that spins there would delay the stamps.
+//! Does what is due at each offset of a schedule, to microseconds: on a thread of its own, since the
+//! runtime's timer ticks in whole milliseconds, and a wait that spins there would delay all else.
 
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,31 +15,82 @@ use crate::clock::Clock;
 /// How long before an arrival the thread stops to be easily woken; then it waits exactly.
 const EXACT: Duration = Duration::from_micros(500);
 
-/// Waits for the arrivals of one schedule, in order.
-#[derive(Debug)]
-pub enum Pacer {
-    /// By the runtime's timer: to a millisecond, and obeys its paused time.
+/// Who keeps the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pacing {
+    /// The runtime's timer: to a millisecond, and it obeys paused time.
     Timer,
-    /// By a thread.
-    Thread(PacingThread),
+    /// A thread.
+    Thread,
 }
 
-/// The thread, and the arrivals that it has found due. It ends when this is dropped.
-#[derive(Debug)]
-pub struct PacingThread {
-    due: UnboundedReceiver<Duration>,
+/// Calls a function at each offset of one schedule, in order, and hands on what it returns.
+pub struct Pacer<T, F>(Kind<T, F>);
+
+enum Kind<T, F> {
+    Timer { offsets: Vec<Duration>, left: Range<usize>, clock: Clock, depart: F },
+    Thread(PacingThread<T>),
+}
+
+/// The thread, and what it has done. It ends when this is dropped.
+struct PacingThread<T> {
+    departed: UnboundedReceiver<T>,
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Pacer {
-    /// A pacer for the arrivals at `offsets`. Falls back to the timer where no thread can be had.
-    pub fn start(offsets: Vec<Duration>, clock: Clock) -> Self {
-        let (sender, due) = mpsc::unbounded_channel();
+impl<T, F> Pacer<T, F>
+where
+    T: Send + 'static,
+    F: FnMut(usize) -> T + Send + 'static,
+{
+    /// Begins to call `depart` with the place of each of `offsets` when `clock` has reached it.
+    pub fn start(
+        pacing: Pacing,
+        offsets: Vec<Duration>,
+        clock: Clock,
+        depart: F,
+    ) -> io::Result<Self> {
+        Ok(Self(match pacing {
+            Pacing::Timer => Kind::Timer { left: 0..offsets.len(), offsets, clock, depart },
+            Pacing::Thread => Kind::Thread(PacingThread::start(offsets, clock, depart)?),
+        }))
+    }
+
+    /// What the next call returned; `None` after the last. Can be dropped and called again.
+    pub async fn next(&mut self) -> Option<T> {
+        match &mut self.0 {
+            Kind::Timer { offsets, left, clock, depart } => {
+                clock.wait_until(*offsets.get(left.start)?).await;
+                left.next().map(depart)
+            }
+            Kind::Thread(thread) => thread.departed.recv().await,
+        }
+    }
+
+    /// Makes no further call, and returns what calls have returned that nobody has asked for yet.
+    pub fn stop(self) -> Vec<T> {
+        match self.0 {
+            Kind::Timer { .. } => Vec::new(),
+            Kind::Thread(mut thread) => {
+                thread.end();
+                std::iter::from_fn(|| thread.departed.try_recv().ok()).collect()
+            }
+        }
+    }
+}
+
+impl<T: Send + 'static> PacingThread<T> {
+    fn start(
+        offsets: Vec<Duration>,
+        clock: Clock,
+        mut depart: impl FnMut(usize) -> T + Send + 'static,
+    ) -> io::Result<Self> {
+        let (sender, departed) = mpsc::unbounded_channel();
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopped);
-        let wait = move || {
-            for offset in offsets {
+        let work = move || {
+            for (index, offset) in offsets.into_iter().enumerate() {
                 while let Some(nap) = offset.checked_sub(clock.now() + EXACT) {
                     std::thread::park_timeout(nap);
                     if stop.load(Ordering::Acquire) {
@@ -45,32 +98,18 @@ impl Pacer {
                     }
                 }
                 clock.block_until(offset);
-                if sender.send(offset).is_err() {
+                if stop.load(Ordering::Acquire) || sender.send(depart(index)).is_err() {
                     return;
                 }
             }
         };
-        match std::thread::Builder::new().name("servebench-pacer".to_owned()).spawn(wait) {
-            Ok(thread) => Self::Thread(PacingThread { due, stopped, thread: Some(thread) }),
-            Err(_) => Self::Timer,
-        }
-    }
-
-    /// Returns when the next arrival, which is at `offset`, is due. Can be dropped and called again.
-    pub async fn next(&mut self, offset: Duration, clock: Clock) {
-        match self {
-            Self::Timer => clock.wait_until(offset).await,
-            Self::Thread(thread) => {
-                // The thread sends every offset before it goes.
-                let due = thread.due.recv().await;
-                debug_assert_eq!(due, Some(offset), "arrivals are waited for in order");
-            }
-        }
+        let thread = std::thread::Builder::new().name("servebench-pacer".to_owned()).spawn(work)?;
+        Ok(Self { departed, stopped, thread: Some(thread) })
     }
 }
 
-impl Drop for PacingThread {
-    fn drop(&mut self) {
+impl<T> PacingThread<T> {
+    fn end(&mut self) {
         self.stopped.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
@@ -80,29 +119,47 @@ impl Drop for PacingThread {
     }
 }
 
+impl<T> Drop for PacingThread<T> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::record::tests::ms;
 
     #[tokio::test]
-    async fn no_arrival_is_early_and_most_are_less_than_a_millisecond_late() {
+    async fn no_departure_is_early_and_most_are_less_than_a_millisecond_late() {
         let offsets: Vec<Duration> = (0..100).map(|n| Duration::from_micros(n * 1_370)).collect();
         let clock = Clock::start();
-        let mut pacer = Pacer::start(offsets.clone(), clock);
+        let depart = move |index| (index, clock.now());
+        let mut pacer = Pacer::start(Pacing::Thread, offsets.clone(), clock, depart).unwrap();
         let mut lateness = Vec::new();
-        for offset in offsets {
-            pacer.next(offset, clock).await;
-            lateness.push(clock.now().checked_sub(offset).expect("not early"));
+        for (place, offset) in offsets.into_iter().enumerate() {
+            let (index, at) = pacer.next().await.unwrap();
+            assert_eq!(index, place);
+            lateness.push(at.checked_sub(offset).expect("not early"));
         }
+        assert_eq!(pacer.next().await, None);
         lateness.sort();
         assert!(lateness[50] < ms(1), "the median is {:?}", lateness[50]);
     }
 
     #[tokio::test]
-    async fn a_pacer_that_is_dropped_does_not_wait_for_its_arrivals() {
-        let clock = Clock::start();
-        drop(Pacer::start(vec![Duration::from_secs(3600)], clock));
-        assert!(clock.now() < Duration::from_secs(60));
+    async fn a_pacer_that_is_stopped_hands_over_what_it_did_and_does_no_more() {
+        for pacing in [Pacing::Timer, Pacing::Thread] {
+            let clock = Clock::start();
+            let offsets = vec![ms(0), ms(0), Duration::from_secs(3600)];
+            let mut pacer = Pacer::start(pacing, offsets, clock, |index| index).unwrap();
+            assert_eq!(pacer.next().await, Some(0));
+            while pacing == Pacing::Thread && clock.now() < ms(50) {
+                std::thread::sleep(ms(1));
+            }
+            let done = pacer.stop();
+            assert_eq!(done, if pacing == Pacing::Thread { vec![1] } else { Vec::new() });
+            assert!(clock.now() < Duration::from_secs(60));
+        }
     }
 }
