@@ -20,6 +20,7 @@ use url::{Position, Url};
 use crate::clock::{Clock, Moment};
 use crate::connection::{Connection, Pool, Target};
 use crate::http1::{RequestHead, ResponseReader};
+use crate::nap;
 use crate::plan::Backend;
 use crate::reader::StreamReader;
 use crate::record::{Failure, Outcome, Stream};
@@ -179,6 +180,11 @@ impl Client {
         }
     }
 
+    /// Opens connections while requests are sent, so that `reserve` wait for those to come. Does not end.
+    pub async fn keep_reserve(&self, reserve: usize) {
+        self.pool.keep_reserve(reserve).await;
+    }
+
     /// Lets a request leave, if a connection is open. Does not wait, and may be called by any thread.
     pub fn start(&self, clock: Clock, request: &ReadyRequest) -> Started {
         let Some(mut connection) = self.pool.take() else {
@@ -326,6 +332,7 @@ async fn read<T>(
         BUFFER.with_borrow_mut(|buffer| {
             let mut buffer = ReadBuf::new(buffer);
             ready!(connection.poll_read(context, &mut buffer))?;
+            nap::count(connection.is_stamped());
             let bytes = buffer.filled();
             let end = bytes.is_empty();
             Poll::Ready(Ok((!end).then(|| on_bytes(bytes, connection.arrived()))))

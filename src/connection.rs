@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use rustls::pki_types::ServerName;
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::{Host, Url};
@@ -147,9 +149,7 @@ impl Connection {
         };
         match tokio::time::timeout(target.timeout, opening).await {
             Ok(opened) => opened.map(|stream| Self { stream, used: Moment::now() }),
-            Err(_) => {
-                Err((Failure::Connect, format!("no connection within {:?}", target.timeout)))
-            }
+            Err(_) => Err((Failure::Connect, format!("no connection within {:?}", target.timeout))),
         }
     }
 
@@ -201,6 +201,11 @@ impl Connection {
     /// When what was last read had arrived.
     pub fn arrived(&self) -> Moment {
         self.socket().arrived()
+    }
+
+    /// Whether the kernel said so.
+    pub fn is_stamped(&self) -> bool {
+        self.socket().is_stamped()
     }
 
     fn socket(&self) -> &Socket {
@@ -279,22 +284,51 @@ struct Shared {
     target: Target,
     address: Mutex<Option<SocketAddr>>,
     idle: Mutex<Vec<Connection>>,
+    /// How many connections are to wait, so that a request that comes finds one.
+    reserve: AtomicUsize,
+    /// Fewer do.
+    short: Notify,
 }
 
 impl Pool {
     /// A pool with nothing in it.
     pub fn new(target: Target) -> Self {
-        let (address, idle) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { target, address, idle }))
+        Self(Arc::new(Shared {
+            target,
+            address: Mutex::default(),
+            idle: Mutex::default(),
+            reserve: AtomicUsize::new(0),
+            short: Notify::new(),
+        }))
     }
 
     /// An open connection that waits for use; the one that has waited least.
     pub fn take(&self) -> Option<Connection> {
-        loop {
-            let connection = self.idle().pop()?;
-            if connection.is_usable() {
-                return Some(connection);
+        let taken = loop {
+            match self.idle().pop() {
+                Some(connection) if connection.is_usable() => break Some(connection),
+                Some(_) => {}
+                None => break None,
             }
+        };
+        if self.idle().len() < self.0.reserve.load(Ordering::Relaxed) {
+            self.0.short.notify_one();
+        }
+        taken
+    }
+
+    /// Opens connections whenever fewer than `reserve` wait. Does not end.
+    pub async fn keep_reserve(&self, reserve: usize) {
+        self.0.reserve.store(reserve, Ordering::Relaxed);
+        loop {
+            while self.idle().len() < reserve {
+                match self.open().await {
+                    Ok(connection) => self.keep(connection),
+                    // The request that needs one will say why there is none.
+                    Err(_) => break,
+                }
+            }
+            self.0.short.notified().await;
         }
     }
 
@@ -311,5 +345,194 @@ impl Pool {
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    async fn listen() -> (TcpListener, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    async fn echo(stream: impl AsyncRead + AsyncWrite) {
+        let (mut reading, mut writing) = tokio::io::split(stream);
+        let _ = tokio::io::copy(&mut reading, &mut writing).await;
+    }
+
+    /// Echoes what clients of TLS send, and what they need to trust it.
+    async fn tls_server() -> (u16, TlsConnector) {
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = certified.cert.der().clone();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key.unwrap())
+            .unwrap();
+        let (listener, port) = listen().await;
+        tokio::spawn(async move {
+            let acceptor = TlsAcceptor::from(Arc::new(server));
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        echo(stream).await;
+                    }
+                });
+            }
+        });
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (port, TlsConnector::from(Arc::new(client)))
+    }
+
+    fn target(port: u16, tls: Option<TlsConnector>, proxy: Option<Proxy>) -> Target {
+        Target {
+            host: "localhost".to_owned(),
+            port,
+            tls: tls.map(|tls| (tls, ServerName::try_from("localhost").unwrap())),
+            proxy,
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    async fn read(connection: &mut Connection, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        while buffer.remaining() != 0 {
+            let before = buffer.filled().len();
+            poll_fn(|context| connection.poll_read(context, &mut buffer)).await.unwrap();
+            assert!(before < buffer.filled().len(), "the connection has ended");
+        }
+        bytes
+    }
+
+    /// Sends as much as there is room for from another thread, and reads it all back.
+    async fn is_echoed(connection: Connection) -> Connection {
+        let text: Vec<u8> = (0..3 << 20).map(|n: u32| n as u8).collect();
+        let (mut connection, text, written) = std::thread::spawn(move || {
+            let mut connection = connection;
+            let written = connection.try_write(&text).unwrap();
+            (connection, text, written)
+        })
+        .join()
+        .unwrap();
+        assert!(0 < written);
+        let first = read(&mut connection, 1024).await;
+        assert!(first == text[..1024]);
+        connection.write(&[]).await.unwrap();
+        let rest = read(&mut connection, written - 1024).await;
+        assert!(rest == text[1024..written]);
+        connection
+    }
+
+    #[tokio::test]
+    async fn bytes_go_and_come_by_tls_as_they_do_without() {
+        let (port, tls) = tls_server().await;
+        let pool = Pool::new(target(port, Some(tls), None));
+        let connection = is_echoed(pool.open().await.unwrap()).await;
+        pool.keep(connection);
+        assert!(pool.take().is_some(), "it can be used again");
+
+        let (listener, port) = listen().await;
+        tokio::spawn(async move { echo(listener.accept().await.unwrap().0).await });
+        is_echoed(Pool::new(target(port, None, None)).open().await.unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_nobody_vouches_for_is_refused() {
+        let (port, _) = tls_server().await;
+        let (tls, _) = tls("localhost").unwrap();
+        let (failure, message) = Pool::new(target(port, Some(tls), None)).open().await.unwrap_err();
+        assert_eq!(failure, Failure::Tls, "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_asked_for_a_way_to_a_server_with_tls() {
+        let (port, tls) = tls_server().await;
+        let (listener, proxy_port) = listen().await;
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                asked.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+            let mut server = TcpStream::connect(("localhost", port)).await.unwrap();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+            });
+            String::from_utf8(asked).unwrap()
+        });
+        let authorization = Some("Basic bWU6aXQ=".to_owned());
+        let proxy = Proxy { host: "localhost".to_owned(), port: proxy_port, authorization };
+        is_echoed(Pool::new(target(port, Some(tls), Some(proxy))).open().await.unwrap()).await;
+        let expected = format!(
+            "CONNECT localhost:{port} HTTP/1.1\r\nhost: localhost:{port}\r\n\
+             proxy-authorization: Basic bWU6aXQ=\r\n\r\n"
+        );
+        assert_eq!(asked.await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_refuses_is_a_failure_to_connect() {
+        let (listener, port) = listen().await;
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.write_all(b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n").await;
+            let _ = stream.read_u8().await;
+        });
+        let proxy = Proxy { host: "localhost".to_owned(), port, authorization: None };
+        let (_, tls) = tls_server().await;
+        let refused = Pool::new(target(1, Some(tls), Some(proxy))).open().await.unwrap_err();
+        assert_eq!(refused, (Failure::Connect, "the proxy answered with status 407".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_server_has_closed_is_not_used_again() {
+        let (listener, port) = listen().await;
+        let pool = Pool::new(target(port, None, None));
+        let (opened, accepted) = tokio::join!(pool.open(), listener.accept());
+        pool.keep(opened.unwrap());
+        drop(accepted.unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(pool.take().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_reserve_is_filled_again_when_it_is_used() {
+        let (listener, port) = listen().await;
+        tokio::spawn(async move {
+            let mut accepted = Vec::new();
+            while let Ok(connection) = listener.accept().await {
+                accepted.push(connection);
+            }
+        });
+        let pool = Pool::new(target(port, None, None));
+        let keeper = pool.clone();
+        tokio::spawn(async move { keeper.keep_reserve(3).await });
+        for _ in 0..10 {
+            let patience = Moment::now();
+            while pool.idle().len() < 3 && patience.age() < Duration::from_secs(10) {
+                tokio::task::yield_now().await;
+            }
+            assert!(pool.take().is_some());
+        }
     }
 }

@@ -274,7 +274,10 @@ mod tests {
     fn a_body_is_read_the_same_wherever_it_is_cut() {
         for (response, expected) in [
             (CHUNKED, "hello,\r\nto all of"),
-            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", "hello"),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello",
+                "hello",
+            ),
             ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", ""),
             ("HTTP/1.1 204 No Content\r\n\r\n", ""),
         ] {

@@ -89,6 +89,7 @@ pub mod plan;
 
 // Action.
 mod http1;
+mod nap;
 mod pacer;
 mod reader;
 mod socket;

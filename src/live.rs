@@ -13,6 +13,7 @@ pub struct Live {
     completed: AtomicU64,
     failed: AtomicU64,
     ttft_us: AtomicU64,
+    e2e_us: AtomicU64,
 }
 
 /// What the counters said at one moment.
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub failed: u64,
     /// Mean time to first token of the completed ones.
     pub mean_ttft: Option<Duration>,
+    /// Mean end-to-end latency of the completed ones.
+    pub mean_e2e: Option<Duration>,
 }
 
 impl Live {
@@ -39,8 +42,11 @@ impl Live {
         match &record.outcome {
             Outcome::Failed { .. } => drop(self.failed.fetch_add(1, Relaxed)),
             Outcome::Completed => {
-                let ttft = record.completed().map(|completed| completed.ttft()).unwrap_or_default();
-                self.ttft_us.fetch_add(ttft.as_micros() as u64, Relaxed);
+                if let Some(completed) = record.completed() {
+                    let (ttft, e2e) = (completed.ttft(), completed.e2e());
+                    self.ttft_us.fetch_add(ttft.as_micros() as u64, Relaxed);
+                    self.e2e_us.fetch_add(e2e.as_micros() as u64, Relaxed);
+                }
                 self.completed.fetch_add(1, Relaxed);
             }
         }
@@ -49,12 +55,16 @@ impl Live {
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
         let completed = self.completed.load(Relaxed);
-        let ttft_us = self.ttft_us.load(Relaxed);
+        let mean = |sum_us: &AtomicU64| {
+            let us = sum_us.load(Relaxed).checked_div(completed)?;
+            Some(Duration::from_micros(us))
+        };
         Snapshot {
             sent: self.sent.load(Relaxed),
             completed,
             failed: self.failed.load(Relaxed),
-            mean_ttft: (0 < completed).then(|| Duration::from_micros(ttft_us / completed.max(1))),
+            mean_ttft: mean(&self.ttft_us),
+            mean_e2e: mean(&self.e2e_us),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! judge. Owns no step's detail and prints nothing.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 use jiff::ZonedDateTime;
@@ -13,7 +13,8 @@ use crate::config::StreamOptions;
 use crate::descriptors;
 use crate::engine::{self, Arrival, Sender};
 use crate::live::Live;
-use crate::load::Load;
+use crate::load::{Load, Rate};
+use crate::nap::{Naps, Situation, Users};
 use crate::pacer::Pacing;
 use crate::plan::{Address, Case, Server};
 use crate::probe::Probe;
@@ -91,8 +92,22 @@ pub fn run(
     stop: &Stop,
 ) -> anyhow::Result<Report> {
     let (_server, address) = start(case, &prepared.tokenizer)?;
+    let naps = Mutex::new(Naps::new());
+    let consider_nap = {
+        let (live, load) = (Arc::clone(live), case.load);
+        move || {
+            let live = live.snapshot();
+            let users = match load {
+                Load::Closed(_) => Users::Waiting(live.mean_e2e),
+                Load::Infinite | Load::Open { .. } => Users::Absent,
+            };
+            let situation = Situation { in_flight: live.in_flight(), users };
+            naps.lock().unwrap_or_else(PoisonError::into_inner).consider(situation);
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(consider_nap)
         .build()
         .context("start the runtime")?;
     let (records, strain) =
@@ -142,14 +157,27 @@ async fn records(
     let schedule = Schedule::new(case.load, case.arrivals, requests.len(), case.seed);
     let clock = Clock::start();
     let sender = CaseSender {
-        client,
+        client: client.clone(),
         requests: ready.into(),
         clock,
         limits,
         live: Arc::clone(live),
         stop: stop.clone(),
     };
-    let run = engine::run(&schedule, clock, Pacing::Thread, stop, sender);
+    let reserve = async {
+        match case.load {
+            Load::Open { rate, cap: None } => {
+                client.keep_reserve(per_s(rate).div_ceil(RESERVE)).await
+            }
+            _ => std::future::pending().await,
+        }
+    };
+    let run = async {
+        tokio::select! {
+            records = engine::run(&schedule, clock, Pacing::Thread, stop, sender) => records,
+            () = reserve => unreachable!("it does not end"),
+        }
+    };
     let (records, strain) = strain::watch(clock, run).await;
     Ok((records.context("start the pacing thread")?, strain))
 }
@@ -183,6 +211,13 @@ impl Sender for CaseSender {
     }
 }
 
+/// An open loop without a cap keeps the connections for the arrivals of this part of a second open.
+const RESERVE: usize = 10;
+
+fn per_s(rate: Rate) -> usize {
+    rate.as_per_s().ceil() as usize
+}
+
 /// How many connections to open before the clock starts: as many as the load will need, where it says.
 /// An open loop is given those of a second's arrivals, and opens more as it needs them.
 fn connections(load: Load, requests: usize) -> usize {
@@ -190,7 +225,7 @@ fn connections(load: Load, requests: usize) -> usize {
         Load::Infinite => requests,
         Load::Closed(users) => users.get(),
         Load::Open { cap: Some(cap), .. } => cap.get(),
-        Load::Open { rate, cap: None } => (rate.as_per_s().ceil() as usize).clamp(8, 512),
+        Load::Open { rate, cap: None } => per_s(rate).clamp(8, 512),
     };
     needed.min(requests)
 }

@@ -2,7 +2,6 @@
 //! runtime's timer ticks in whole milliseconds, and a wait that spins there would delay all else.
 
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -19,6 +18,7 @@ const EXACT: Duration = Duration::from_micros(500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pacing {
     /// The runtime's timer: to a millisecond, and it obeys paused time.
+    #[cfg(test)]
     Timer,
     /// A thread.
     Thread,
@@ -28,7 +28,13 @@ pub enum Pacing {
 pub struct Pacer<T, F>(Kind<T, F>);
 
 enum Kind<T, F> {
-    Timer { offsets: Vec<Duration>, left: Range<usize>, clock: Clock, depart: F },
+    #[cfg(test)]
+    Timer {
+        offsets: Vec<Duration>,
+        left: std::ops::Range<usize>,
+        clock: Clock,
+        depart: F,
+    },
     Thread(PacingThread<T>),
 }
 
@@ -52,6 +58,7 @@ where
         depart: F,
     ) -> io::Result<Self> {
         Ok(Self(match pacing {
+            #[cfg(test)]
             Pacing::Timer => Kind::Timer { left: 0..offsets.len(), offsets, clock, depart },
             Pacing::Thread => Kind::Thread(PacingThread::start(offsets, clock, depart)?),
         }))
@@ -60,6 +67,7 @@ where
     /// What the next call returned; `None` after the last. Can be dropped and called again.
     pub async fn next(&mut self) -> Option<T> {
         match &mut self.0 {
+            #[cfg(test)]
             Kind::Timer { offsets, left, clock, depart } => {
                 clock.wait_until(*offsets.get(left.start)?).await;
                 left.next().map(depart)
@@ -71,6 +79,7 @@ where
     /// Makes no further call, and returns what calls have returned that nobody has asked for yet.
     pub fn stop(self) -> Vec<T> {
         match self.0 {
+            #[cfg(test)]
             Kind::Timer { .. } => Vec::new(),
             Kind::Thread(mut thread) => {
                 thread.end();

@@ -30,6 +30,7 @@ pub struct Socket {
     stream: TcpStream,
     receiver: Receiver,
     arrived: Moment,
+    stamped: bool,
 }
 
 impl Socket {
@@ -37,12 +38,17 @@ impl Socket {
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let receiver = Receiver::new(&stream);
-        Ok(Self { stream, receiver, arrived: Moment::now() })
+        Ok(Self { stream, receiver, arrived: Moment::now(), stamped: false })
     }
 
     /// When the last byte of the last read had arrived. Never before the read that preceded it.
     pub fn arrived(&self) -> Moment {
         self.arrived
+    }
+
+    /// Whether the kernel said when the last read's bytes had arrived.
+    pub fn is_stamped(&self) -> bool {
+        self.stamped
     }
 
     /// Whether the peer has neither closed the connection nor sent anything.
@@ -59,7 +65,7 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, receiver, arrived } = self.get_mut();
+        let Self { stream, receiver, arrived, stamped } = self.get_mut();
         loop {
             ready!(stream.poll_read_ready(context))?;
             let room = buffer.initialize_unfilled();
@@ -77,6 +83,7 @@ impl AsyncRead for Socket {
                     buffer.advance(length);
                     // A wall clock that was set back between arrival and read must not turn time
                     // around.
+                    *stamped = at.is_some();
                     *arrived = at.unwrap_or_else(Moment::now).max(*arrived);
                     return Poll::Ready(Ok(()));
                 }
