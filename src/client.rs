@@ -218,7 +218,9 @@ impl Client {
             failure = exchange => failure,
             failure = watch(clock, begun, &times.last_byte, limits) => Some(failure),
             () = stop.requested() => {
-                Some((Failure::Cancelled, "the run was interrupted".to_owned()))
+                let message = "the run ended before the answer: it was interrupted, or its time to drain \
+                               was over";
+                Some((Failure::Cancelled, message.to_owned()))
             }
         };
         let ended = if reader.is_done() { times.last_byte.get() } else { clock.now() };

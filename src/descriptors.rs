@@ -15,7 +15,7 @@ const OTHERS: u64 = 64;
 pub fn ensure(case: &Case, requests: usize) -> anyhow::Result<()> {
     let have = rlimit::increase_nofile_limit(u64::MAX)
         .context("raise the limit on open files (ulimit -n)")?;
-    let Some(connections) = most_in_flight(case.load, requests) else { return Ok(()) };
+    let Some(connections) = most_in_flight(&case.load, requests) else { return Ok(()) };
     // Of the embedded engine, this process holds the other end too.
     let ends = if matches!(case.backend.server, Server::Sim(_)) { 2 } else { 1 };
     check("open files", connections * ends + OTHERS, have, "ulimit -Hn")?;
@@ -36,10 +36,10 @@ fn check(what: &str, need: u64, have: u64, setting: &str) -> anyhow::Result<()> 
 }
 
 /// The most requests that can be in flight; `None` where only the server's speed bounds them.
-fn most_in_flight(load: Load, requests: usize) -> Option<u64> {
+fn most_in_flight(load: &Load, requests: usize) -> Option<u64> {
     let most = match load {
         Load::Infinite => requests,
-        Load::Open { cap: None, .. } => return None,
+        Load::Open { cap: None, .. } | Load::Staged(_) => return None,
         Load::Open { cap: Some(most), .. } | Load::Closed(most) => most.get().min(requests),
     };
     Some(most as u64)
@@ -70,7 +70,7 @@ mod tests {
             ("4qps-8conc", Some(8)),
             ("4qps", None),
         ] {
-            assert_eq!(most_in_flight(load.parse().unwrap(), 500), most, "{load}");
+            assert_eq!(most_in_flight(&load.parse().unwrap(), 500), most, "{load}");
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::pacer::{Pacer, Pacing};
 use crate::record::RequestRecord;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Sends};
 use crate::stop::Stop;
 
 /// One request that is due.
@@ -44,7 +44,8 @@ pub trait Sender: Clone + Send + Sync + 'static {
 }
 
 /// Runs a schedule to its end, the last answers included. Every arrival that was due has a record, in
-/// the order of the workload. After a stop no further request is sent.
+/// the order in which they were due. After a stop no further request is sent. `cut` is asked for when
+/// those in flight are to end: after a stop, and when the time to drain is over.
 ///
 /// # Errors
 ///
@@ -58,18 +59,54 @@ pub async fn run(
     clock: Clock,
     pacing: Pacing,
     stop: &Stop,
+    cut: &Stop,
     sender: impl Sender,
 ) -> io::Result<Vec<RequestRecord>> {
-    let mut records = match schedule {
-        Schedule::Open { offsets, cap } => {
-            open_loop(offsets, *cap, clock, pacing, stop, sender).await?
+    let mut in_flight = JoinSet::new();
+    match &schedule.sends {
+        Sends::Open { offsets, cap } => {
+            let arrivals = OpenLoop { offsets, cap: *cap, clock, pacing, stop };
+            arrivals.send(&mut in_flight, sender).await?;
         }
-        Schedule::Closed { users, requests } => {
-            closed_loop(*users, *requests, clock, stop, sender).await
+        Sends::Closed { starts, requests, end } => {
+            let tickets = Tickets::new(*requests, *end, schedule.warm_up);
+            let users = ClosedLoop { starts, tickets: Arc::new(tickets), clock, pacing, stop };
+            users.send(&mut in_flight, sender).await?;
         }
-    };
+    }
+    let mut records = drained(in_flight, schedule.drain, clock, stop, cut).await;
     records.sort_by_key(|record| record.index);
     Ok(records)
+}
+
+/// What is in flight, when all of it has ended.
+async fn drained(
+    in_flight: JoinSet<Vec<RequestRecord>>,
+    drain: Option<Duration>,
+    clock: Clock,
+    stop: &Stop,
+    cut: &Stop,
+) -> Vec<RequestRecord> {
+    let patience = async {
+        match drain {
+            Some(drain) => clock.wait_until(clock.now() + drain).await,
+            None => std::future::pending().await,
+        }
+    };
+    let all = in_flight.join_all();
+    tokio::pin!(all);
+    let ended = tokio::select! {
+        ended = &mut all => ended,
+        () = patience => {
+            cut.request();
+            all.await
+        }
+        () = stop.requested() => {
+            cut.request();
+            all.await
+        }
+    };
+    ended.into_iter().flatten().collect()
 }
 
 /// An arrival of the open loop at its time.
@@ -116,43 +153,54 @@ impl Places {
 
 /// Sends each request at its time, however slow the server is; with `cap` requests in flight, those
 /// that come after them wait in the order of their arrival.
-async fn open_loop<S: Sender>(
-    offsets: &[Duration],
+struct OpenLoop<'a> {
+    offsets: &'a [Duration],
     cap: Option<usize>,
     clock: Clock,
     pacing: Pacing,
-    stop: &Stop,
-    sender: S,
-) -> io::Result<Vec<RequestRecord>> {
-    let places = cap.map(Places::new);
-    let depart = {
-        let (sender, places) = (sender.clone(), places.clone());
-        move |index| {
-            let place = match &places {
-                None => Some(None),
-                Some(places) => places.take_at_once().map(Some),
-            };
-            let left = place.map(|place| (sender.start(index), place));
-            Due { index, left }
-        }
-    };
-    let mut pacer = Pacer::start(pacing, offsets.to_vec(), clock, depart)?;
-    let mut in_flight = JoinSet::new();
-    loop {
-        let due = tokio::select! {
-            biased;
-            due = pacer.next() => due,
-            () = stop.requested() => break,
+    stop: &'a Stop,
+}
+
+impl OpenLoop<'_> {
+    /// Returns when all are sent.
+    async fn send<S: Sender>(
+        self,
+        in_flight: &mut JoinSet<Vec<RequestRecord>>,
+        sender: S,
+    ) -> io::Result<()> {
+        let Self { offsets, cap, clock, pacing, stop } = self;
+        let places = cap.map(Places::new);
+        let depart = {
+            let (sender, places) = (sender.clone(), places.clone());
+            move |index| {
+                let place = match &places {
+                    None => Some(None),
+                    Some(places) => places.take_at_once().map(Some),
+                };
+                let left = place.map(|place| (sender.start(index), place));
+                Due { index, left }
+            }
         };
-        let Some(due) = due else { break };
-        let scheduled = offsets[due.index];
-        in_flight.spawn(attend(due, scheduled, clock, places.clone(), sender.clone()));
+        let mut pacer = Pacer::start(pacing, offsets.to_vec(), clock, depart)?;
+        let mut see_through = |due: Due<S::Started>| {
+            let scheduled = offsets[due.index];
+            let (places, sender) = (places.clone(), sender.clone());
+            in_flight
+                .spawn(async move { vec![attend(due, scheduled, clock, places, sender).await] });
+        };
+        loop {
+            tokio::select! {
+                biased;
+                due = pacer.next() => match due {
+                    Some(due) => see_through(due),
+                    None => return Ok(()),
+                },
+                () = stop.requested() => break,
+            }
+        }
+        pacer.stop().into_iter().for_each(see_through);
+        Ok(())
     }
-    for due in pacer.stop() {
-        let scheduled = offsets[due.index];
-        in_flight.spawn(attend(due, scheduled, clock, places.clone(), sender.clone()));
-    }
-    Ok(in_flight.join_all().await)
 }
 
 /// Sees one arrival through.
@@ -177,47 +225,119 @@ async fn attend<S: Sender>(
     sender.finish(arrival, started).await
 }
 
-/// Lets each user send its next request as soon as its last one has ended.
-async fn closed_loop(
-    users: usize,
-    requests: usize,
-    clock: Clock,
-    stop: &Stop,
-    sender: impl Sender,
-) -> Vec<RequestRecord> {
-    let next = Arc::new(AtomicUsize::new(0));
-    let mut all = JoinSet::new();
-    for _ in 0..users.min(requests) {
-        let (next, stop, sender) = (Arc::clone(&next), stop.clone(), sender.clone());
-        all.spawn(async move {
-            let mut records: Vec<RequestRecord> = Vec::new();
-            while !stop.is_requested() {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if requests <= index {
-                    break;
-                }
-                // Due since the last one ended, which may have been before it was read.
-                let now = match records.last() {
-                    Some(last) => last.ended,
-                    None => clock.now(),
-                };
-                let arrival = Arrival { index, scheduled: now, released: now };
-                records.push(sender.finish(arrival, sender.start(index)).await);
-            }
-            records
-        });
+/// Gives the requests of a closed loop their numbers, until no more are to be sent.
+struct Tickets {
+    next: AtomicUsize,
+    counting: AtomicUsize,
+    requests: Option<usize>,
+    end: Option<Duration>,
+    warm_up: Duration,
+}
+
+impl Tickets {
+    fn new(requests: Option<usize>, end: Option<Duration>, warm_up: Duration) -> Self {
+        let (next, counting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { next, counting, requests, end, warm_up }
     }
-    all.join_all().await.into_iter().flatten().collect()
+
+    /// The number of a request that is due at `at`.
+    fn take(&self, at: Duration) -> Option<usize> {
+        if self.end.is_some_and(|end| end <= at) {
+            return None;
+        }
+        if let Some(requests) = self.requests
+            && self.warm_up <= at
+            && requests <= self.counting.fetch_add(1, Ordering::Relaxed)
+        {
+            return None;
+        }
+        Some(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Lets each user begin at its time, and send its next request as soon as its last one has ended.
+struct ClosedLoop<'a> {
+    starts: &'a [Duration],
+    tickets: Arc<Tickets>,
+    clock: Clock,
+    pacing: Pacing,
+    stop: &'a Stop,
+}
+
+impl ClosedLoop<'_> {
+    /// Returns when all users have begun.
+    async fn send<S: Sender>(
+        self,
+        in_flight: &mut JoinSet<Vec<RequestRecord>>,
+        sender: S,
+    ) -> io::Result<()> {
+        let Self { starts, tickets, clock, pacing, stop } = self;
+        let begin = {
+            let (sender, tickets, starts) = (sender.clone(), Arc::clone(&tickets), starts.to_vec());
+            move |user: usize| {
+                let index = tickets.take(starts[user])?;
+                let arrival = Arrival { index, scheduled: starts[user], released: starts[user] };
+                Some((arrival, sender.start(index)))
+            }
+        };
+        let mut pacer = Pacer::start(pacing, starts.to_vec(), clock, begin)?;
+        let mut go_on = |(arrival, started)| {
+            let (tickets, stop, sender) = (Arc::clone(&tickets), stop.clone(), sender.clone());
+            in_flight.spawn(async move { user(arrival, started, &tickets, &stop, &sender).await });
+        };
+        loop {
+            tokio::select! {
+                biased;
+                begun = pacer.next() => match begun {
+                    Some(begun) => begun.into_iter().for_each(&mut go_on),
+                    None => return Ok(()),
+                },
+                () = stop.requested() => break,
+            }
+        }
+        pacer.stop().into_iter().flatten().for_each(go_on);
+        Ok(())
+    }
+}
+
+/// The requests of one user, of which the first is on its way.
+async fn user<S: Sender>(
+    mut arrival: Arrival,
+    mut started: S::Started,
+    tickets: &Tickets,
+    stop: &Stop,
+    sender: &S,
+) -> Vec<RequestRecord> {
+    let mut records = Vec::new();
+    loop {
+        let record = sender.finish(arrival, started).await;
+        // Its next one is due since the end of this one, which may have been before it was read.
+        let at = record.ended;
+        records.push(record);
+        let index = if stop.is_requested() { None } else { tickets.take(at) };
+        let Some(index) = index else { return records };
+        arrival = Arrival { index, scheduled: at, released: at };
+        started = sender.start(index);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::record::tests::ms;
-    use crate::record::{Outcome, Stream};
+    use crate::record::{Failure, Outcome, Stream};
+
+    fn schedule(sends: Sends) -> Schedule {
+        Schedule { sends, warm_up: Duration::ZERO, drain: None }
+    }
 
     fn open(offsets: &[u64], cap: Option<usize>) -> Schedule {
-        Schedule::Open { offsets: offsets.iter().map(|&offset| ms(offset)).collect(), cap }
+        let offsets = offsets.iter().map(|&offset| ms(offset)).collect();
+        schedule(Sends::Open { offsets, cap })
+    }
+
+    fn closed(users: usize, requests: Option<usize>, end: Option<Duration>) -> Schedule {
+        schedule(Sends::Closed { starts: vec![Duration::ZERO; users], requests, end })
     }
 
     /// Requests that leave at once and are answered after `service`.
@@ -225,6 +345,7 @@ mod tests {
     struct Simulated {
         clock: Clock,
         service: Duration,
+        cut: Stop,
     }
 
     impl Sender for Simulated {
@@ -236,7 +357,12 @@ mod tests {
         }
 
         async fn finish(&self, arrival: Arrival, sent: Duration) -> RequestRecord {
-            self.clock.wait_until(sent + self.service).await;
+            let outcome = tokio::select! {
+                () = self.clock.wait_until(sent + self.service) => Outcome::Completed,
+                () = self.cut.requested() => {
+                    Outcome::Failed { failure: Failure::Cancelled, message: String::new() }
+                }
+            };
             RequestRecord {
                 index: arrival.index,
                 scheduled: arrival.scheduled,
@@ -245,7 +371,7 @@ mod tests {
                 connect: None,
                 ended: self.clock.now(),
                 stream: Stream::default(),
-                outcome: Outcome::Completed,
+                outcome,
             }
         }
     }
@@ -253,8 +379,9 @@ mod tests {
     /// Runs the schedule with answers after `service`.
     async fn simulate(schedule: &Schedule, service: Duration, stop: &Stop) -> Vec<RequestRecord> {
         let clock = Clock::start();
-        let sender = Simulated { clock, service };
-        run(schedule, clock, Pacing::Timer, stop, sender).await.unwrap()
+        let cut = Stop::new();
+        let sender = Simulated { clock, service, cut: cut.clone() };
+        run(schedule, clock, Pacing::Timer, stop, &cut, sender).await.unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -294,7 +421,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn users_send_their_next_request_when_their_last_has_ended() {
-        let schedule = Schedule::Closed { users: 2, requests: 5 };
+        let schedule = closed(2, Some(5), None);
         let records = simulate(&schedule, ms(10), &Stop::new()).await;
         let mut sent: Vec<u128> = records.iter().map(|record| record.sent.as_millis()).collect();
         sent.sort_unstable();
@@ -307,9 +434,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_a_stop_nothing_is_sent_and_what_was_sent_is_kept() {
-        for schedule in
-            [open(&[0, 10, 20, 30, 40], None), Schedule::Closed { users: 1, requests: 5 }]
-        {
+        for schedule in [open(&[0, 10, 20, 30, 40], None), closed(1, Some(5), None)] {
             let stop = Stop::new();
             let stopper = stop.clone();
             tokio::spawn(async move {
@@ -318,6 +443,34 @@ mod tests {
             });
             let records = simulate(&schedule, ms(10), &stop).await;
             assert_eq!(records.len(), 3, "{schedule:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn users_send_until_their_time_is_over_and_what_is_in_flight_still_ends() {
+        let records = simulate(&closed(2, None, Some(ms(35))), ms(10), &Stop::new()).await;
+        assert_eq!(records.len(), 2 * 4, "at 0, 10, 20 and 30 ms");
+        assert!(records.iter().all(|record| record.outcome == Outcome::Completed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_requests_of_a_warm_up_come_before_those_that_are_asked_for() {
+        let warm = Schedule { warm_up: ms(25), ..closed(1, Some(4), None) };
+        let records = simulate(&warm, ms(10), &Stop::new()).await;
+        let counting = records.iter().filter(|record| ms(25) <= record.scheduled).count();
+        assert_eq!((records.len(), counting), (3 + 4, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_ends_what_takes_longer() {
+        for schedule in [open(&[0, 10], None), closed(2, Some(2), None)] {
+            for (drain, cut) in [(ms(100), 2), (ms(1000), 0)] {
+                let schedule = Schedule { drain: Some(drain), ..schedule.clone() };
+                let records = simulate(&schedule, ms(500), &Stop::new()).await;
+                let failed = |record: &&RequestRecord| record.outcome != Outcome::Completed;
+                assert_eq!(records.iter().filter(failed).count(), cut, "{schedule:?}");
+                assert!(cut == 0 || records.iter().all(|record| record.ended < ms(200)));
+            }
         }
     }
 }

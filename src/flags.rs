@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::course::RampShape;
 use crate::duration::parse_duration;
 use crate::load::{ArrivalProcess, Burstiness, Rate};
 use crate::slo::Slo;
@@ -57,7 +58,7 @@ pub struct Flags {
     /// The dataset's file
     #[arg(long, alias = "dataset", value_name = "PATH", help_heading = "Workload")]
     pub dataset_path: Option<PathBuf>,
-    /// Requests of a case [default: 500]
+    /// Requests of a case [default: 500, unless --duration says how long it is]
     #[arg(long, value_name = "N", help_heading = "Workload")]
     pub num_prompts: Option<NonZeroUsize>,
     /// Length of every answer, tokens [default: as in the dataset]
@@ -77,6 +78,27 @@ pub struct Flags {
     /// Shape of the gaps' gamma distribution: 1 is Poisson, less comes in bursts [default: 1]
     #[arg(long, value_name = "SHAPE", help_heading = "Load")]
     pub burstiness: Option<Burstiness>,
+    /// How long requests are sent; with --num-prompts, whichever comes first
+    #[arg(long, value_name = "TIME", value_parser = parse_length, help_heading = "Load")]
+    pub duration: Option<Duration>,
+    /// How long the load takes to reach its height [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
+    pub ramp_up: Option<Duration>,
+    /// On which way it reaches it [default: linear]
+    #[arg(
+        long,
+        alias = "ramp-up-strategy",
+        value_enum,
+        value_name = "NAME",
+        help_heading = "Load"
+    )]
+    pub ramp_shape: Option<RampShape>,
+    /// How long requests are sent before those that count; the load goes on over its end [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
+    pub warm_up: Option<Duration>,
+    /// How long requests may still take when no more are sent [default: no limit but --timeout]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
+    pub drain: Option<Duration>,
     /// How long a request may take [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
     pub timeout: Option<Duration>,
@@ -142,6 +164,13 @@ fn parse_rate(text: &str) -> Result<RequestRate, String> {
     }
     let rate = text.parse().ok().and_then(Rate::per_s).map(RequestRate::PerSecond);
     rate.ok_or_else(|| "write `inf` or a number of requests per second above 0".to_owned())
+}
+
+fn parse_length(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(length) if length.is_zero() => Err("it must be above zero".to_owned()),
+        length => length.map_err(|error| error.to_string()),
+    }
 }
 
 fn parse_metadata(text: &str) -> Result<(String, String), String> {

@@ -74,6 +74,7 @@ pub mod metric;
 pub mod record;
 
 // Intent.
+pub mod course;
 pub mod load;
 pub mod schedule;
 pub mod slo;

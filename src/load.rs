@@ -1,9 +1,11 @@
 //! How hard a case pushes, as it is written in configs and case names: `inf`, `4qps`,
-//! `32conc`. Pure.
+//! `32conc`, or by the name of stages. Pure.
 
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -24,8 +26,7 @@ impl Rate {
 }
 
 /// Who decides when the next request is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Load {
     /// Everything at once.
     Infinite,
@@ -39,24 +40,69 @@ pub enum Load {
     },
     /// Closed loop: each of so many users sends its next request when its last one has ended.
     Closed(NonZeroUsize),
+    /// Open loop at rates that change.
+    Staged(Arc<Stages>),
+}
+
+/// An open loop's rates, stage by stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stages {
+    /// What the case name calls it.
+    pub name: String,
+    /// In order; never empty.
+    pub stages: Vec<Stage>,
+}
+
+/// A rate that stays, or changes by the same amount each second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stage {
+    /// Requests per second at its beginning; finite and not below zero.
+    pub from_per_s: f64,
+    /// At its end.
+    pub to_per_s: f64,
+    /// How long it is.
+    pub length: Duration,
 }
 
 impl Load {
-    /// Requests per second as the results name it: infinite unless the load is an open loop.
-    pub fn request_rate(self) -> f64 {
+    /// Requests per second as the results name it: infinite unless the load is an open loop, the mean
+    /// where it changes.
+    pub fn request_rate(&self) -> f64 {
         match self {
             Self::Open { rate, .. } => rate.as_per_s(),
+            Self::Staged(stages) => stages.mean_per_s(),
             Self::Infinite | Self::Closed(_) => f64::INFINITY,
         }
     }
 
     /// The most requests in flight that the load allows; `None` where nothing bounds it.
-    pub fn max_concurrency(self) -> Option<usize> {
+    pub fn max_concurrency(&self) -> Option<usize> {
         match self {
             Self::Closed(users) => Some(users.get()),
             Self::Open { cap, .. } => cap.map(NonZeroUsize::get),
-            Self::Infinite => None,
+            Self::Infinite | Self::Staged(_) => None,
         }
+    }
+
+    /// Whether a schedule decides when requests leave.
+    pub fn is_open_loop(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Staged(_))
+    }
+}
+
+impl Stages {
+    /// How long they are together.
+    pub fn length(&self) -> Duration {
+        self.stages.iter().map(|stage| stage.length).sum()
+    }
+
+    fn mean_per_s(&self) -> f64 {
+        let requests: f64 = self
+            .stages
+            .iter()
+            .map(|stage| (stage.from_per_s + stage.to_per_s) / 2.0 * stage.length.as_secs_f64())
+            .sum();
+        requests / self.length().as_secs_f64()
     }
 }
 
@@ -67,6 +113,7 @@ impl fmt::Display for Load {
             Self::Open { rate, cap: None } => write!(f, "{}qps", rate.as_per_s()),
             Self::Open { rate, cap: Some(cap) } => write!(f, "{}qps-{cap}conc", rate.as_per_s()),
             Self::Closed(users) => write!(f, "{users}conc"),
+            Self::Staged(stages) => f.write_str(&stages.name),
         }
     }
 }
@@ -95,14 +142,6 @@ impl FromStr for Load {
             }
         };
         load.ok_or_else(|| LoadError(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for Load {
-    type Error = LoadError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
     }
 }
 

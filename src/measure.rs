@@ -13,14 +13,14 @@ use crate::config::StreamOptions;
 use crate::descriptors;
 use crate::engine::{self, Arrival, Sender};
 use crate::live::Live;
-use crate::load::{Load, Rate};
+use crate::load::Load;
 use crate::nap::{Naps, Situation, Users};
 use crate::pacer::Pacing;
 use crate::plan::{Address, Case, Server};
 use crate::probe::Probe;
 use crate::record::{Failure, Outcome, RequestRecord};
 use crate::report::{Measured, Report};
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Sends};
 use crate::sim::{Lexicon, SimServer};
 use crate::stop::Stop;
 use crate::strain::{self, Strain};
@@ -72,7 +72,7 @@ impl Default for Options {
 /// Reads the case's tokenizer and draws its requests.
 pub fn prepare(case: &Case) -> anyhow::Result<Prepared> {
     let tokenizer = Tokenizer::load(&case.tokenizer)?;
-    let workload = case.workload.dataset.sample(&tokenizer, case.requests, case.seed)?;
+    let workload = case.workload.dataset.sample(&tokenizer, case.prompts(), case.seed)?;
     Ok(Prepared { tokenizer, workload: Arc::new(workload) })
 }
 
@@ -94,13 +94,10 @@ pub fn run(
     let (_server, address) = start(case, &prepared.tokenizer)?;
     let naps = Mutex::new(Naps::new());
     let consider_nap = {
-        let (live, load) = (Arc::clone(live), case.load);
+        let (live, closed) = (Arc::clone(live), matches!(case.load, Load::Closed(_)));
         move || {
             let live = live.snapshot();
-            let users = match load {
-                Load::Closed(_) => Users::Waiting(live.mean_e2e),
-                Load::Infinite | Load::Open { .. } => Users::Absent,
-            };
+            let users = if closed { Users::Waiting(live.mean_e2e) } else { Users::Absent };
             let situation = Situation { in_flight: live.in_flight(), users };
             naps.lock().unwrap_or_else(PoisonError::into_inner).consider(situation);
         }
@@ -112,8 +109,12 @@ pub fn run(
         .context("start the runtime")?;
     let (records, strain) =
         runtime.block_on(records(case, prepared, options, &address, live, stop))?;
-    let requests = counted(records, prepared)?;
-    Ok(report(case, prepared, options, &address, &requests, &strain, stop.is_requested()))
+    let sent = records.len();
+    let warm_up = schedule(case, prepared).warm_up;
+    let measured = records.into_iter().filter(|record| warm_up <= record.scheduled);
+    let requests = counted(measured, prepared)?;
+    let run = Run { requests, sent, strain, interrupted: stop.is_requested() };
+    Ok(report(case, prepared, options, &address, run))
 }
 
 /// The server and where it is. The embedded engine runs until it is dropped.
@@ -153,8 +154,9 @@ async fn records(
         .iter()
         .map(|request| client.prepare(&body(case, request, include_usage)))
         .collect();
-    client.open(connections(case.load, requests.len()), stop).await;
-    let schedule = Schedule::new(case.load, case.arrivals, requests.len(), case.seed);
+    let schedule = schedule(case, prepared);
+    client.open(connections(&case.load, &schedule), stop).await;
+    let cut = Stop::new();
     let clock = Clock::start();
     let sender = CaseSender {
         client: client.clone(),
@@ -162,19 +164,17 @@ async fn records(
         clock,
         limits,
         live: Arc::clone(live),
-        stop: stop.clone(),
+        cut: cut.clone(),
     };
     let reserve = async {
-        match case.load {
-            Load::Open { rate, cap: None } => {
-                client.keep_reserve(per_s(rate).div_ceil(RESERVE)).await
-            }
-            _ => std::future::pending().await,
+        match open_rate(&case.load) {
+            Some(per_s) => client.keep_reserve(per_s.div_ceil(RESERVE)).await,
+            None => std::future::pending().await,
         }
     };
     let run = async {
         tokio::select! {
-            records = engine::run(&schedule, clock, Pacing::Thread, stop, sender) => records,
+            records = engine::run(&schedule, clock, Pacing::Thread, stop, &cut, sender) => records,
             () = reserve => unreachable!("it does not end"),
         }
     };
@@ -190,7 +190,14 @@ struct CaseSender {
     clock: Clock,
     limits: Limits,
     live: Arc<Live>,
-    stop: Stop,
+    cut: Stop,
+}
+
+impl CaseSender {
+    /// Requests come again where there are fewer than are sent.
+    fn request(&self, index: usize) -> &ReadyRequest {
+        &self.requests[index % self.requests.len()]
+    }
 }
 
 impl Sender for CaseSender {
@@ -198,13 +205,13 @@ impl Sender for CaseSender {
 
     fn start(&self, index: usize) -> Started {
         self.live.begin();
-        self.client.start(self.clock, &self.requests[index])
+        self.client.start(self.clock, self.request(index))
     }
 
     async fn finish(&self, arrival: Arrival, started: Started) -> RequestRecord {
-        let request = &self.requests[arrival.index];
+        let request = self.request(arrival.index);
         let exchange =
-            self.client.finish(self.clock, request, started, self.limits, &self.stop).await;
+            self.client.finish(self.clock, request, started, self.limits, &self.cut).await;
         let record = record(arrival, exchange);
         self.live.end(&record);
         record
@@ -214,20 +221,40 @@ impl Sender for CaseSender {
 /// An open loop without a cap keeps the connections for the arrivals of this part of a second open.
 const RESERVE: usize = 10;
 
-fn per_s(rate: Rate) -> usize {
-    rate.as_per_s().ceil() as usize
+/// The schedule of the case, which sends no more requests than were drawn unless its end is open.
+fn schedule(case: &Case, prepared: &Prepared) -> Schedule {
+    let mut course = case.course;
+    if !course.is_open_ended() {
+        let drawn = prepared.workload.requests.len();
+        course.requests = course.requests.map(|requests| requests.min(drawn));
+    }
+    Schedule::new(&case.load, &course, case.arrivals, case.seed)
+}
+
+/// The highest rate of an open loop that nothing holds back, requests per second.
+fn open_rate(load: &Load) -> Option<usize> {
+    let per_s = match load {
+        Load::Open { rate, cap: None } => rate.as_per_s(),
+        Load::Staged(stages) => {
+            let rates = stages.stages.iter().map(|stage| stage.from_per_s.max(stage.to_per_s));
+            rates.fold(0.0, f64::max)
+        }
+        Load::Open { cap: Some(_), .. } | Load::Infinite | Load::Closed(_) => return None,
+    };
+    Some(per_s.ceil() as usize)
 }
 
 /// How many connections to open before the clock starts: as many as the load will need, where it says.
 /// An open loop is given those of a second's arrivals, and opens more as it needs them.
-fn connections(load: Load, requests: usize) -> usize {
-    let needed = match load {
-        Load::Infinite => requests,
-        Load::Closed(users) => users.get(),
-        Load::Open { cap: Some(cap), .. } => cap.get(),
-        Load::Open { rate, cap: None } => per_s(rate).clamp(8, 512),
+fn connections(load: &Load, schedule: &Schedule) -> usize {
+    let needed = match open_rate(load) {
+        Some(per_s) => per_s.clamp(8, 512),
+        None => load.max_concurrency().unwrap_or(usize::MAX),
     };
-    needed.min(requests)
+    match &schedule.sends {
+        Sends::Open { offsets, .. } => needed.min(offsets.len()),
+        Sends::Closed { starts, .. } => needed.min(starts.len()),
+    }
 }
 
 fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
@@ -291,13 +318,27 @@ async fn try_out(
     bail!("the test prompt to {address:?} failed: {failure}: {message}{hint}")
 }
 
-fn counted(records: Vec<RequestRecord>, prepared: &Prepared) -> anyhow::Result<Vec<Counted>> {
+fn counted(
+    records: impl Iterator<Item = RequestRecord>,
+    prepared: &Prepared,
+) -> anyhow::Result<Vec<Counted>> {
     let requests = &prepared.workload.requests;
     let count = |record: RequestRecord| {
-        let tokens = tokens::count(&record, &requests[record.index], &prepared.tokenizer)?;
+        let request = &requests[record.index % requests.len()];
+        let tokens = tokens::count(&record, request, &prepared.tokenizer)?;
         Ok((record, tokens))
     };
-    records.into_iter().map(count).collect()
+    records.map(count).collect()
+}
+
+/// What came of a case.
+struct Run {
+    /// The requests that count.
+    requests: Vec<Counted>,
+    /// Requests that were sent, those of the warm-up included.
+    sent: usize,
+    strain: Strain,
+    interrupted: bool,
 }
 
 fn report(
@@ -305,28 +346,33 @@ fn report(
     prepared: &Prepared,
     options: &Options,
     address: &Address,
-    requests: &[Counted],
-    strain: &Strain,
-    interrupted: bool,
+    run: Run,
 ) -> Report {
-    let summary = Summary::new(requests, case.goodput);
+    let Run { requests, sent, strain, interrupted } = run;
+    let summary = Summary::new(&requests, case.goodput);
     let judgements = verdict::judge(&case.slos, &summary);
     let records = requests.iter().map(|(record, _)| record);
-    let validity = Validity::new(case.load, records, &summary, strain);
+    let validity = Validity::new(&case.load, records, &summary, &strain);
     let doubted = !validity.doubts.is_empty();
     let verdict = (!interrupted).then(|| verdict::verdict(&judgements, doubted));
     let mut warnings = Vec::new();
     let drawn = prepared.workload.requests.len();
-    if drawn < case.requests {
+    let asked = case.course.requests.unwrap_or_default();
+    if case.course.is_open_ended() && drawn < sent {
         warnings.push(format!(
-            "the dataset holds {drawn} requests of a fitting length, fewer than the {} asked for",
-            case.requests
+            "{sent} requests were sent and the dataset gave {drawn}: prompts came again, and a prefix \
+             cache may have answered them"
+        ));
+    } else if drawn < asked {
+        warnings.push(format!(
+            "the dataset holds {drawn} requests of a fitting length, fewer than the {asked} asked for"
         ));
     }
     let measured = Measured {
         case,
         base_url: Some(address.shown()),
-        requests,
+        requests: &requests,
+        sent,
         summary: &summary,
         judgements: &judgements,
         verdict,

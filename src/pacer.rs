@@ -25,15 +25,15 @@ pub enum Pacing {
 }
 
 /// Calls a function at each offset of one schedule, in order, and hands on what it returns.
-pub struct Pacer<T, F>(Kind<T, F>);
+pub struct Pacer<T>(Kind<T>);
 
-enum Kind<T, F> {
+enum Kind<T> {
     #[cfg(test)]
     Timer {
         offsets: Vec<Duration>,
         left: std::ops::Range<usize>,
         clock: Clock,
-        depart: F,
+        depart: Depart<T>,
     },
     Thread(PacingThread<T>),
 }
@@ -45,21 +45,23 @@ struct PacingThread<T> {
     thread: Option<JoinHandle<()>>,
 }
 
-impl<T, F> Pacer<T, F>
-where
-    T: Send + 'static,
-    F: FnMut(usize) -> T + Send + 'static,
-{
+#[cfg(test)]
+type Depart<T> = Box<dyn FnMut(usize) -> T + Send>;
+
+impl<T: Send + 'static> Pacer<T> {
     /// Begins to call `depart` with the place of each of `offsets` when `clock` has reached it.
     pub fn start(
         pacing: Pacing,
         offsets: Vec<Duration>,
         clock: Clock,
-        depart: F,
+        depart: impl FnMut(usize) -> T + Send + 'static,
     ) -> io::Result<Self> {
         Ok(Self(match pacing {
             #[cfg(test)]
-            Pacing::Timer => Kind::Timer { left: 0..offsets.len(), offsets, clock, depart },
+            Pacing::Timer => {
+                let depart = Box::new(depart);
+                Kind::Timer { left: 0..offsets.len(), offsets, clock, depart }
+            }
             Pacing::Thread => Kind::Thread(PacingThread::start(offsets, clock, depart)?),
         }))
     }

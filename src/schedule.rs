@@ -1,4 +1,5 @@
-//! A load and a seed in, the offset of every arrival out. Pure: made before the run, the same each time.
+//! A load, its course and a seed in, the offset of every arrival out. Pure: made before the run, the same
+//! each time.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -7,98 +8,244 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 use rand_distr::{Distribution as _, Gamma};
 
-use crate::load::{ArrivalProcess, Load, Rate};
+use crate::course::{Course, RampShape, RampUp};
+use crate::load::{ArrivalProcess, Load};
 
-/// When requests are sent.
+/// How far apart the users of a closed loop begin. All at the same instant, a server would read the last
+/// request milliseconds after the first, and the queue in front of its socket would be part of every TTFT,
+/// round after round, since users that begin together stay together.
+const USER_GAP: Duration = Duration::from_micros(200);
+/// Where an exponential ramp of a rate begins, as a share of it.
+const RAMP_FROM: f64 = 0.01;
+
+/// When requests are sent, and which of them count.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Schedule {
-    /// Each at its offset from the start of the case.
+pub struct Schedule {
+    /// When they are sent.
+    pub sends: Sends,
+    /// Requests that are due earlier do not count.
+    pub warm_up: Duration,
+    /// How long requests may still take when no more are sent.
+    pub drain: Option<Duration>,
+}
+
+/// Who sends when. Every offset is from the start of the case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sends {
+    /// Each request at its offset.
     Open {
         /// In order.
         offsets: Vec<Duration>,
         /// The most requests in flight; arrivals past it wait.
         cap: Option<usize>,
     },
-    /// `requests` in all, by so many users: each sends its next when its last has ended.
+    /// Users who send their next request when their last has ended.
     Closed {
-        /// Users.
-        users: usize,
-        /// Requests in all.
-        requests: usize,
+        /// When each user begins, in order.
+        starts: Vec<Duration>,
+        /// How many requests count; `None` where only time ends the run.
+        requests: Option<usize>,
+        /// When no more are sent; `None` where only their number ends the run.
+        end: Option<Duration>,
     },
 }
 
 impl Schedule {
-    /// The schedule of `requests` arrivals under `load`.
-    pub fn new(load: Load, arrivals: ArrivalProcess, requests: usize, seed: u64) -> Self {
-        match load {
-            Load::Infinite => Self::Open { offsets: vec![Duration::ZERO; requests], cap: None },
-            Load::Open { rate, cap } => Self::Open {
-                offsets: open(rate, arrivals, requests, seed),
-                cap: cap.map(NonZeroUsize::get),
+    /// The schedule of `load`.
+    pub fn new(load: &Load, course: &Course, arrivals: ArrivalProcess, seed: u64) -> Self {
+        let open = |rates: Rates, cap: Option<NonZeroUsize>| Sends::Open {
+            offsets: offsets(&rates, course, arrivals, seed),
+            cap: cap.map(NonZeroUsize::get),
+        };
+        let at_once = || Self {
+            sends: Sends::Open {
+                offsets: vec![Duration::ZERO; course.requests.unwrap_or_default()],
+                cap: None,
             },
-            Load::Closed(users) => Self::Closed { users: users.get(), requests },
-        }
+            warm_up: Duration::ZERO,
+            drain: course.drain,
+        };
+        let sends = match load {
+            // Nothing comes before what comes at once.
+            Load::Infinite => return at_once(),
+            Load::Open { rate, cap } => open(Rates::of(rate.as_per_s(), course.ramp_up), *cap),
+            Load::Staged(stages) => {
+                let stages = stages.stages.iter();
+                let pieces = stages.map(|stage| Piece {
+                    from_per_s: stage.from_per_s,
+                    to_per_s: stage.to_per_s,
+                    shape: RampShape::Linear,
+                    length_s: stage.length.as_secs_f64(),
+                });
+                open(Rates { pieces: pieces.collect(), then_per_s: None }, None)
+            }
+            Load::Closed(users) => Sends::Closed {
+                starts: starts(users.get(), course),
+                requests: course.requests,
+                end: course.duration.map(|duration| course.warm_up + duration),
+            },
+        };
+        Self { sends, warm_up: course.warm_up, drain: course.drain }
     }
 
-    /// When requests are due, in order; none where users decide it.
-    pub fn offsets(&self) -> &[Duration] {
-        match self {
-            Self::Open { offsets, .. } => offsets,
-            Self::Closed { .. } => &[],
-        }
-    }
-
-    /// Requests in all.
-    pub fn requests(&self) -> usize {
-        match self {
-            Self::Open { offsets, .. } => offsets.len(),
-            Self::Closed { requests, .. } => *requests,
-        }
-    }
-}
-
-/// Offsets in order. The first arrival of a constant rate is at zero; of a Poisson process, one gap
-/// after it. Offsets are sums of `f64` seconds, so no rounding adds up over a long run.
-fn open(rate: Rate, arrivals: ArrivalProcess, requests: usize, seed: u64) -> Vec<Duration> {
-    let mean_gap_s = 1.0 / rate.as_per_s();
-    match arrivals {
-        ArrivalProcess::Constant => {
-            (0..requests).map(|n| Duration::from_secs_f64(n as f64 * mean_gap_s)).collect()
-        }
-        // The inverse of the exponential distribution; the draw is below 1.
-        ArrivalProcess::Poisson => {
-            random(requests, seed, |rng| -mean_gap_s * (1.0 - rng.random::<f64>()).ln())
-        }
-        ArrivalProcess::Gamma(burstiness) => {
-            let shape = burstiness.shape();
-            let gaps = Gamma::new(shape, mean_gap_s / shape)
-                .expect("shape and scale are above zero and finite");
-            random(requests, seed, |rng| gaps.sample(rng))
+    /// How many requests the schedule holds; `None` where the server's speed decides.
+    pub fn requests(&self) -> Option<usize> {
+        match &self.sends {
+            Sends::Open { offsets, .. } => Some(offsets.len()),
+            Sends::Closed { requests, .. } => requests.filter(|_| self.warm_up.is_zero()),
         }
     }
 }
 
-/// Offsets that are `gap_s`, drawn by `seed`, apart.
-fn random(requests: usize, seed: u64, gap_s: impl Fn(&mut ChaCha12Rng) -> f64) -> Vec<Duration> {
+/// Requests per second over time.
+struct Rates {
+    /// In order, from zero on.
+    pieces: Vec<Piece>,
+    /// The rate behind them; `None` where nothing more comes.
+    then_per_s: Option<f64>,
+}
+
+struct Piece {
+    from_per_s: f64,
+    to_per_s: f64,
+    shape: RampShape,
+    length_s: f64,
+}
+
+impl Rates {
+    fn of(per_s: f64, ramp_up: Option<RampUp>) -> Self {
+        let pieces = ramp_up.map(|RampUp { over, shape }| Piece {
+            from_per_s: match shape {
+                RampShape::Linear => 0.0,
+                RampShape::Exponential => per_s * RAMP_FROM,
+            },
+            to_per_s: per_s,
+            shape,
+            length_s: over.as_secs_f64(),
+        });
+        Self { pieces: pieces.into_iter().collect(), then_per_s: Some(per_s) }
+    }
+
+    /// When `events` are to be expected, s; `None` where there are never so many. A process of rate 1 in
+    /// this time is a process of these rates (the time change of a point process).
+    fn time_of_s(&self, mut events: f64) -> Option<f64> {
+        let mut begun_s = 0.0;
+        for piece in &self.pieces {
+            let holds = piece.events();
+            if events < holds {
+                return Some(begun_s + piece.time_of_s(events));
+            }
+            events -= holds;
+            begun_s += piece.length_s;
+        }
+        Some(begun_s + events / self.then_per_s?)
+    }
+}
+
+impl Piece {
+    /// How many events are to be expected in it.
+    fn events(&self) -> f64 {
+        match self.shape {
+            RampShape::Linear => (self.from_per_s + self.to_per_s) / 2.0 * self.length_s,
+            RampShape::Exponential => {
+                (self.to_per_s - self.from_per_s) * self.length_s
+                    / (self.to_per_s / self.from_per_s).ln()
+            }
+        }
+    }
+
+    /// When so many of them are to be expected, s from its beginning.
+    fn time_of_s(&self, events: f64) -> f64 {
+        let time_s = match self.shape {
+            // The smaller root of from·t + (to − from)·t²/(2·length) = events, in the form that holds
+            // for equal rates too.
+            RampShape::Linear => {
+                let slope = (self.to_per_s - self.from_per_s) / self.length_s;
+                let root = self.from_per_s.mul_add(self.from_per_s, 2.0 * slope * events);
+                let speed = self.from_per_s + root.max(0.0).sqrt();
+                if speed == 0.0 { 0.0 } else { 2.0 * events / speed }
+            }
+            RampShape::Exponential => {
+                let growth_per_s = (self.to_per_s / self.from_per_s).ln() / self.length_s;
+                (events * growth_per_s / self.from_per_s).ln_1p() / growth_per_s
+            }
+        };
+        time_s.min(self.length_s)
+    }
+}
+
+/// Offsets in order. The first arrival of equal gaps is at zero; of random ones, one gap after it. Times
+/// are sums of `f64` events, so no rounding adds up over a long run.
+fn offsets(rates: &Rates, course: &Course, arrivals: ArrivalProcess, seed: u64) -> Vec<Duration> {
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
-    let mut at_s = 0.0;
-    let mut next = || {
-        at_s += gap_s(&mut rng);
-        Duration::from_secs_f64(at_s)
+    let gamma = |shape: f64| {
+        Gamma::new(shape, 1.0 / shape).expect("shape and scale are above zero and finite")
     };
-    (0..requests).map(|_| next()).collect()
+    let mut gap: Box<dyn FnMut() -> f64> = match arrivals {
+        ArrivalProcess::Constant => Box::new(|| 1.0),
+        // The inverse of the exponential distribution; the draw is below 1.
+        ArrivalProcess::Poisson => Box::new(move || -(1.0 - rng.random::<f64>()).ln()),
+        ArrivalProcess::Gamma(burstiness) => {
+            let gaps = gamma(burstiness.shape());
+            Box::new(move || gaps.sample(&mut rng))
+        }
+    };
+    let mut events = match arrivals {
+        ArrivalProcess::Constant => 0.0,
+        ArrivalProcess::Poisson | ArrivalProcess::Gamma(_) => gap(),
+    };
+    let end = course.duration.map(|duration| course.warm_up + duration);
+    let mut offsets = Vec::new();
+    let mut counting = 0;
+    while course.requests.is_none_or(|requests| counting < requests) {
+        let Some(at_s) = rates.time_of_s(events) else { break };
+        let at = Duration::from_secs_f64(at_s);
+        if end.is_some_and(|end| end <= at) {
+            break;
+        }
+        counting += usize::from(course.warm_up <= at);
+        offsets.push(at);
+        events += gap();
+    }
+    offsets
+}
+
+/// When each of the users begins; no more of them than there are requests.
+fn starts(users: usize, course: &Course) -> Vec<Duration> {
+    let begin = course.requests.map_or(users, |requests| users.min(requests));
+    let start = |user: usize| match course.ramp_up {
+        None => USER_GAP * u32::try_from(user).unwrap_or(u32::MAX),
+        Some(RampUp { over, shape: RampShape::Linear }) => over.mul_f64(user as f64 / users as f64),
+        // Their number grows by the same factor each second, from one.
+        Some(RampUp { over, shape: RampShape::Exponential }) => match users {
+            1 => Duration::ZERO,
+            users => over.mul_f64(((user + 1) as f64).ln() / (users as f64).ln()),
+        },
+    };
+    (0..begin).map(start).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
 
-    fn offsets(load: &str, arrivals: ArrivalProcess, requests: usize, seed: u64) -> Vec<Duration> {
-        match Schedule::new(load.parse().unwrap(), arrivals, requests, seed) {
-            Schedule::Open { offsets, .. } => offsets,
+    use super::*;
+    use crate::load::{Stage, Stages};
+    use crate::record::tests::ms;
+
+    fn of(load: &Load, course: &Course, arrivals: ArrivalProcess, seed: u64) -> Vec<Duration> {
+        match Schedule::new(load, course, arrivals, seed).sends {
+            Sends::Open { offsets, .. } => offsets,
             closed => panic!("{closed:?}"),
         }
+    }
+
+    fn offsets(load: &str, arrivals: ArrivalProcess, requests: usize, seed: u64) -> Vec<Duration> {
+        of(&load.parse().unwrap(), &Course::of_requests(requests), arrivals, seed)
+    }
+
+    fn ramp(s: u64, shape: RampShape) -> Option<RampUp> {
+        Some(RampUp { over: Duration::from_secs(s), shape })
     }
 
     #[test]
@@ -142,10 +289,119 @@ mod tests {
         assert_eq!(offsets("inf", ArrivalProcess::Poisson, 3, 0), [Duration::ZERO; 3]);
     }
 
+    /// How many of `offsets` are in each second.
+    fn per_second(offsets: &[Duration], seconds: usize) -> Vec<usize> {
+        let count = |s| offsets.iter().filter(|offset| offset.as_secs() == s as u64).count();
+        (0..seconds).map(count).collect()
+    }
+
     #[test]
-    fn a_closed_loop_has_users_instead_of_offsets() {
-        let schedule = Schedule::new("2conc".parse().unwrap(), ArrivalProcess::Poisson, 5, 0);
-        assert_eq!(schedule, Schedule::Closed { users: 2, requests: 5 });
-        assert_eq!(schedule.requests(), 5);
+    fn a_ramp_rises_to_the_rate_and_stays_there() {
+        let course = Course {
+            duration: Some(Duration::from_secs(7)),
+            ramp_up: ramp(5, RampShape::Linear),
+            ..Course::default()
+        };
+        let load = "100qps".parse().unwrap();
+        let counts = per_second(&of(&load, &course, ArrivalProcess::Constant, 0), 7);
+        let expected = [10, 30, 50, 70, 90, 100, 100];
+        let near = counts.iter().zip(expected).all(|(&count, wanted)| count.abs_diff(wanted) <= 1);
+        assert!(near, "{counts:?}");
+    }
+
+    #[test]
+    fn an_exponential_ramp_grows_by_the_same_factor_each_second() {
+        let course = Course {
+            duration: Some(Duration::from_secs(4)),
+            ramp_up: ramp(4, RampShape::Exponential),
+            ..Course::default()
+        };
+        let load = "100000qps".parse().unwrap();
+        let counts = per_second(&of(&load, &course, ArrivalProcess::Constant, 0), 4);
+        for pair in counts.windows(2) {
+            // A factor of 100 over four seconds.
+            let factor = pair[1] as f64 / pair[0] as f64;
+            assert!((factor - 100f64.powf(0.25)).abs() < 0.01, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn stages_follow_each_other_and_end() {
+        let stage = |from_per_s, to_per_s, s| Stage {
+            from_per_s,
+            to_per_s,
+            length: Duration::from_secs(s),
+        };
+        let stages = vec![
+            stage(10.0, 10.0, 2),
+            stage(10.0, 50.0, 2),
+            stage(50.0, 0.0, 2),
+            stage(0.0, 0.0, 1),
+            stage(20.0, 20.0, 1),
+        ];
+        let load = Load::Staged(Arc::new(Stages { name: "hill".to_owned(), stages }));
+        assert_eq!(load.request_rate(), (20.0 + 60.0 + 50.0 + 20.0) / 8.0);
+        let offsets = of(&load, &Course::default(), ArrivalProcess::Constant, 0);
+        assert_eq!(per_second(&offsets, 9), [10, 10, 20, 40, 38, 12, 0, 20, 0]);
+        assert!(offsets.is_sorted());
+        let offsets = of(&load, &Course::default(), ArrivalProcess::Poisson, 3);
+        assert!(offsets.is_sorted() && offsets.last().unwrap().as_secs() < 8);
+        assert!((110..190).contains(&offsets.len()), "{}", offsets.len());
+    }
+
+    #[test]
+    fn the_warm_up_comes_before_what_counts() {
+        let load: Load = "10qps".parse().unwrap();
+        let warm_up = Duration::from_secs(2);
+        let count = |requests, s: Option<u64>| {
+            let duration = s.map(Duration::from_secs);
+            let course = Course { requests, duration, warm_up, ..Course::default() };
+            of(&load, &course, ArrivalProcess::Constant, 0).len()
+        };
+        assert_eq!(count(Some(30), None), 20 + 30);
+        assert_eq!(count(None, Some(3)), 20 + 30);
+        assert_eq!(count(Some(5), Some(3)), 20 + 5, "whichever comes first");
+        assert_eq!(count(Some(50), Some(3)), 20 + 30, "whichever comes first");
+    }
+
+    #[test]
+    fn users_begin_one_after_the_other() {
+        let starts = |users: &str, course: Course| match Schedule::new(
+            &users.parse().unwrap(),
+            &course,
+            ArrivalProcess::Poisson,
+            0,
+        )
+        .sends
+        {
+            Sends::Closed { starts, .. } => starts,
+            open => panic!("{open:?}"),
+        };
+        let course = Course::of_requests(100);
+        assert_eq!(starts("3conc", course), [0, 200, 400].map(Duration::from_micros));
+        assert_eq!(starts("3conc", Course::of_requests(2)).len(), 2);
+        let linear = Course { ramp_up: ramp(4, RampShape::Linear), ..course };
+        assert_eq!(starts("4conc", linear), [0, 1000, 2000, 3000].map(ms));
+        let exponential = Course { ramp_up: ramp(3, RampShape::Exponential), ..course };
+        let starts = starts("8conc", exponential);
+        assert_eq!(
+            (starts[0], starts[1], starts[3], starts[7]),
+            (ms(0), ms(1000), ms(2000), ms(3000))
+        );
+    }
+
+    #[test]
+    fn a_closed_loop_ends_by_number_or_time() {
+        let load = "2conc".parse().unwrap();
+        let (warm_up, duration) = (Duration::from_secs(1), Some(Duration::from_secs(9)));
+        let course = Course { duration, warm_up, ..Course::default() };
+        let schedule = Schedule::new(&load, &course, ArrivalProcess::Poisson, 0);
+        assert!(matches!(
+            schedule.sends,
+            Sends::Closed { requests: None, end: Some(end), .. } if end.as_secs() == 10
+        ));
+        assert_eq!(schedule.requests(), None);
+        let counted = Schedule::new(&load, &Course::of_requests(5), ArrivalProcess::Poisson, 0);
+        assert_eq!(counted.requests(), Some(5));
     }
 }

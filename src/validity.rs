@@ -79,7 +79,7 @@ pub struct LoopLag {
 impl Validity {
     /// What `requests` under `load`, their statistics and the strain say about the measurement.
     pub fn new<'a>(
-        load: Load,
+        load: &Load,
         requests: impl Iterator<Item = &'a RequestRecord> + Clone,
         summary: &Summary,
         strain: &Strain,
@@ -92,7 +92,7 @@ impl Validity {
                 .flatten(),
             max: lags.statistic(Statistic::Max),
         };
-        let scheduled = matches!(load, Load::Open { .. });
+        let scheduled = load.is_open_loop();
         let requested = rate(requests.clone().map(|record| record.scheduled));
         let requested = requested.filter(|_| scheduled);
         let achieved = rate(requests.clone().map(|record| record.sent));
@@ -109,7 +109,7 @@ impl Validity {
         if scheduled {
             doubts.extend(late(summary));
         }
-        if let Load::Open { cap: None, .. } = load {
+        if scheduled && load.max_concurrency().is_none() {
             doubts.extend(requested.zip(achieved).and_then(|(asked, sent)| off(asked, sent)));
         }
         let held_back = requests.clone().any(|record| record.scheduled < record.released);
@@ -179,7 +179,7 @@ fn off(requested: f64, achieved: f64) -> Option<String> {
 }
 
 fn bound(
-    load: Load,
+    load: &Load,
     held_back: bool,
     requested: Option<f64>,
     summary: &Summary,
@@ -190,11 +190,13 @@ fn bound(
         _ if doubted => Bound::Client,
         Load::Infinite => Bound::Server,
         Load::Closed(_) => Bound::Cap,
-        Load::Open { .. } if held_back => Bound::Cap,
-        Load::Open { .. } if requested.is_some_and(|rate| throughput < rate * SERVER_KEEPS_UP) => {
+        Load::Open { .. } | Load::Staged(_) if held_back => Bound::Cap,
+        Load::Open { .. } | Load::Staged(_)
+            if requested.is_some_and(|rate| throughput < rate * SERVER_KEEPS_UP) =>
+        {
             Bound::Server
         }
-        Load::Open { .. } => Bound::Rate,
+        Load::Open { .. } | Load::Staged(_) => Bound::Rate,
     }
 }
 
@@ -237,7 +239,7 @@ mod tests {
             loop_lags: lags,
         };
         let records = requests.iter().map(|(record, _)| record);
-        Validity::new(load.parse().unwrap(), records, &summary, &strain)
+        Validity::new(&load.parse().unwrap(), records, &summary, &strain)
     }
 
     #[test]

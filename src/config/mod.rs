@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::course::RampShape;
 use crate::duration::HumanDuration;
-use crate::load::{ArrivalProcess, Burstiness, Load};
+use crate::load::{ArrivalProcess, Burstiness};
 use crate::sim::Preset;
 use crate::slo::Slo;
 use crate::wire::{BackendKind, ProtocolKind};
@@ -37,6 +38,9 @@ pub struct Config {
     /// What is sent.
     #[serde(default)]
     pub workload: Vec<Workload>,
+    /// Loads that change.
+    #[serde(default)]
+    pub load: Vec<Load>,
     /// Which backends, models, workloads and loads are multiplied into cases.
     #[serde(default)]
     pub bench: Vec<Bench>,
@@ -144,6 +148,29 @@ pub struct Workload {
     pub output_tokens: Option<NonZeroU32>,
 }
 
+/// A load that changes, by its stages.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// Fourth part of the case names.
+    pub name: Spanned<String>,
+    /// In order.
+    pub stages: Spanned<Vec<Spanned<Stage>>>,
+}
+
+/// A stretch of time with one rate, or on the way to another. One of `rate` and `to` is set.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Requests per second throughout.
+    pub rate: Option<f64>,
+    /// Requests per second at its end; they change evenly from those at the end of the stage before, or
+    /// from none.
+    pub to: Option<f64>,
+    /// How long it is.
+    pub r#for: HumanDuration,
+}
+
 /// A matcher of case names: `*` is any text.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
@@ -185,9 +212,19 @@ macro_rules! with_settings {
         #[serde(deny_unknown_fields)]
         pub struct $name {
             $($(#[$own_meta])* pub $own: $own_type,)*
-            /// Requests of the case.
+            /// Requests of the case that count.
             #[serde(default, deserialize_with = "count")]
             pub requests: Option<NonZeroUsize>,
+            /// How long requests that count are sent. With `requests`, whichever comes first.
+            pub duration: Option<Spanned<HumanDuration>>,
+            /// How long the load takes to reach its height.
+            pub ramp_up: Option<HumanDuration>,
+            /// On which way it reaches it.
+            pub ramp_shape: Option<RampShape>,
+            /// How long requests are sent before those that count.
+            pub warm_up: Option<HumanDuration>,
+            /// How long requests may still take when no more are sent.
+            pub drain: Option<HumanDuration>,
             /// How the arrivals of an open loop are spaced.
             pub arrivals: Option<ArrivalProcess>,
             /// Shape of the gaps' gamma distribution: 1 is Poisson, less comes in bursts.
@@ -211,6 +248,11 @@ macro_rules! with_settings {
             pub fn settings(&self) -> Settings {
                 Settings {
                     requests: self.requests,
+                    duration: self.duration.clone(),
+                    ramp_up: self.ramp_up,
+                    ramp_shape: self.ramp_shape,
+                    warm_up: self.warm_up,
+                    drain: self.drain,
                     arrivals: self.arrivals,
                     burstiness: self.burstiness.clone(),
                     slo: self.slo.clone(),
@@ -240,8 +282,8 @@ with_settings! {
         models: Option<Vec<Spanned<String>>>,
         /// Names of workloads.
         workloads: Option<Vec<Spanned<String>>>,
-        /// Loads.
-        loads: Spanned<Vec<Load>>,
+        /// Loads: `inf`, `4qps`, `4qps-32conc`, `32conc`, or names of `[[load]]` tables.
+        loads: Spanned<Vec<Spanned<String>>>,
     }
 }
 
@@ -256,8 +298,18 @@ with_settings! {
 impl Settings {
     /// These settings, with those of `over` in their place where it has them.
     pub fn overridden_by(self, over: Self) -> Self {
+        // Each of the two says how long a case is: one of them alone takes the place of both.
+        let (requests, duration) = match (over.requests, over.duration) {
+            (None, None) => (self.requests, self.duration),
+            length => length,
+        };
         Self {
-            requests: over.requests.or(self.requests),
+            requests,
+            duration,
+            ramp_up: over.ramp_up.or(self.ramp_up),
+            ramp_shape: over.ramp_shape.or(self.ramp_shape),
+            warm_up: over.warm_up.or(self.warm_up),
+            drain: over.drain.or(self.drain),
             arrivals: over.arrivals.or(self.arrivals),
             burstiness: over.burstiness.or(self.burstiness),
             slo: over.slo.or(self.slo),
@@ -389,7 +441,6 @@ mod tests {
             ("[defaults]\nrequests = 1.5", &["plan.toml:2:12", "`1.5`", "number above 0"]),
             ("[defaults]\ntimeout = \"10\"", &["plan.toml:2", "`10` is no duration", "10m"]),
             ("[defaults]\nslo = [\"tfft.p99 < 1s\"]", &["plan.toml:2", "`tfft`", "ttft.p99"]),
-            ("[[bench]]\nloads = [\"4rps\"]", &["plan.toml:2", "`4rps` is no load", "4qps"]),
             ("[[override]]\ncases = [\"a[\"]", &["plan.toml:2", "a["]),
             (
                 "[[backend]]\nname = \"a\"\nkind = \"vllm\"\nmodels = [{ name = \"x\" }]",

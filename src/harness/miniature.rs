@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::config::StreamOptions;
+use crate::course::Course;
 use crate::load::Load;
 use crate::measure::Prepared;
 use crate::plan::{Backend, Case, Server};
@@ -28,12 +29,12 @@ pub(super) fn of(case: &Case) -> Case {
         Load::Closed(users) => {
             Load::Closed(users.min(NonZeroUsize::new(REQUESTS).unwrap_or(NonZeroUsize::MIN)))
         }
-        Load::Infinite | Load::Open { .. } => Load::Infinite,
+        Load::Infinite | Load::Open { .. } | Load::Staged(_) => Load::Infinite,
     };
     Case {
         backend: Arc::new(backend),
         load,
-        requests: REQUESTS.min(case.requests),
+        course: Course::of_requests(case.course.requests.unwrap_or(REQUESTS).min(REQUESTS)),
         slos: vec![Slo::no_errors()],
         ..case.clone()
     }

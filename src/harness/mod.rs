@@ -223,7 +223,7 @@ fn prepare<'a>(
         let alike = jobs.values().find(|job| {
             job.case.tokenizer == case.tokenizer
                 && job.case.workload.dataset == case.workload.dataset
-                && (job.case.requests, job.case.seed) == (case.requests, case.seed)
+                && (job.case.prompts(), job.case.seed) == (case.prompts(), case.seed)
         });
         let preparing = || format!("prepare {}", case.name);
         let prepared = match alike {

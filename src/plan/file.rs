@@ -9,12 +9,13 @@ use toml::Spanned;
 
 use super::backend::{Resolved, backends};
 use super::{
-    Case, DEFAULT_REQUESTS, DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, arrivals_of,
+    Asked, Case, DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, arrivals_of, course_of,
     load_of, name, on_goodput, with_no_errors,
 };
 use crate::config::{self, ConfigError, ConfigFile, Settings};
+use crate::duration::HumanDuration;
 use crate::flags::Flags;
-use crate::load::Load;
+use crate::load::{Load, LoadError, Stage, Stages};
 use crate::slo::Goodput;
 use crate::workload::{Dataset, DatasetKind};
 
@@ -23,11 +24,19 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
     let config = &file.config;
     let backends = backends(file, flags)?;
     let workloads = workloads(file, flags)?;
+    let staged = staged(file)?;
     let mut cases = Vec::new();
     let mut notes = Vec::new();
     let mut lines = BTreeMap::new();
     for bench in &config.bench {
-        let group = Group { file, flags, bench, backends: &backends, workloads: &workloads };
+        let group = Group {
+            file,
+            flags,
+            bench,
+            backends: &backends,
+            workloads: &workloads,
+            staged: &staged,
+        };
         for case in group.cases()? {
             let group = bench.loads.span();
             match lines.entry(case.name.clone()) {
@@ -65,6 +74,7 @@ struct Group<'a> {
     bench: &'a config::Bench,
     backends: &'a [Resolved],
     workloads: &'a [NamedDataset],
+    staged: &'a [Arc<Stages>],
 }
 
 impl Group<'_> {
@@ -83,7 +93,10 @@ impl Group<'_> {
         let models = selection(file, "model", listed_models, model_names)?;
         let loads = match load_of(self.flags) {
             Some(load) => vec![load],
-            None => bench.loads.get_ref().clone(),
+            None => {
+                let loads = bench.loads.get_ref().iter();
+                loads.map(|text| self.load(text)).collect::<Result<Vec<_>, _>>()?
+            }
         };
         if loads.is_empty() {
             let message = "`loads` must hold at least one load, for example \"4qps\"";
@@ -107,7 +120,7 @@ impl Group<'_> {
                     if !workloads.contains(&workload.name) {
                         continue;
                     }
-                    for &load in &loads {
+                    for load in &loads {
                         cases.push(self.case(resolved, model, tokenizer, workload, load)?);
                     }
                 }
@@ -116,13 +129,29 @@ impl Group<'_> {
         Ok(cases)
     }
 
+    /// The load that a text of `loads` is.
+    fn load(&self, text: &Spanned<String>) -> Result<Load, ConfigError> {
+        let name = text.get_ref();
+        if let Some(stages) = self.staged.iter().find(|stages| stages.name == *name) {
+            return Ok(Load::Staged(Arc::clone(stages)));
+        }
+        name.parse().map_err(|error: LoadError| {
+            let known: Vec<&str> = self.staged.iter().map(|stages| stages.name.as_str()).collect();
+            let known = match known.join(", ") {
+                known if known.is_empty() => "; the plan has no [[load]] of that name".to_owned(),
+                known => format!("; the [[load]] tables are {known}"),
+            };
+            self.file.error(text.span(), format!("{error}{known}"))
+        })
+    }
+
     fn case(
         &self,
         resolved: &Resolved,
         model: &Model,
         tokenizer: &Option<PathBuf>,
         workload: &NamedDataset,
-        load: Load,
+        load: &Load,
     ) -> Result<Case, ConfigError> {
         let (file, flags) = (self.file, self.flags);
         let name = format!("{}/{}/{}@{load}", resolved.backend.name, model.alias, workload.name);
@@ -160,17 +189,32 @@ impl Group<'_> {
             let place = burstiness.map_or(self.bench.loads.span(), Spanned::span);
             file.error(place, format!("the case `{name}`: {error}"))
         })?;
+        if let Some(duration) = &settings.duration
+            && duration.get_ref().0.is_zero()
+        {
+            return Err(file.error(duration.span(), "`duration` must be above zero"));
+        }
+        let human = |duration: Option<HumanDuration>| duration.map(|duration| duration.0);
+        let course = course_of(
+            load,
+            flags,
+            Asked {
+                requests: settings.requests,
+                duration: human(settings.duration.map(Spanned::into_inner)),
+                ramp_up: human(settings.ramp_up),
+                ramp_shape: settings.ramp_shape,
+                warm_up: human(settings.warm_up),
+                drain: human(settings.drain),
+            },
+        );
         Ok(Case {
             name,
             backend: Arc::clone(&resolved.backend),
             model: model.clone(),
             workload: workload.clone(),
-            load,
+            load: load.clone(),
             arrivals,
-            requests: flags
-                .num_prompts
-                .or(settings.requests)
-                .map_or(DEFAULT_REQUESTS, |requests| requests.get()),
+            course,
             seed: flags.seed.or(file.config.seed).unwrap_or(0),
             slos: with_no_errors(slos),
             goodput: goodput.transpose()?,
@@ -193,6 +237,47 @@ impl Group<'_> {
             .filter(|over| over.cases.get_ref().iter().any(|glob| glob.matches(case)))
             .fold(settings, |settings, over| settings.overridden_by(over.settings()))
     }
+}
+
+/// The loads that change, whose names are no other load's.
+fn staged(file: &ConfigFile) -> Result<Vec<Arc<Stages>>, ConfigError> {
+    let mut all: Vec<Arc<Stages>> = Vec::new();
+    for load in &file.config.load {
+        let (name, span) = (load.name.get_ref(), load.name.span());
+        if let Some(fault) = name::fault(name) {
+            return Err(file.error(span, fault));
+        }
+        if name.parse::<Load>().is_ok() {
+            let message = format!("`{name}` is a load by itself: give these stages another name");
+            return Err(file.error(span, message));
+        }
+        if all.iter().any(|other| other.name == *name) {
+            return Err(file.error(span, format!("there are two loads of the name `{name}`")));
+        }
+        let mut per_s = 0.0;
+        let mut stages = Vec::new();
+        for written in load.stages.get_ref() {
+            let error = |message: &str| file.error(written.span(), message);
+            let config::Stage { rate, to, r#for: HumanDuration(length) } = *written.get_ref();
+            let (from_per_s, to_per_s) = match (rate, to) {
+                (Some(rate), None) => (rate, rate),
+                (None, Some(to)) => (per_s, to),
+                _ => return Err(error("a stage has either `rate` or `to`, requests per second")),
+            };
+            if !(0.0..f64::INFINITY).contains(&to_per_s) || length.is_zero() {
+                return Err(error(
+                    "a stage's rate must not be below 0, and `for` must be above 0s",
+                ));
+            }
+            per_s = to_per_s;
+            stages.push(Stage { from_per_s, to_per_s, length });
+        }
+        if stages.iter().all(|stage| stage.from_per_s + stage.to_per_s == 0.0) {
+            return Err(file.error(load.stages.span(), "these stages send nothing"));
+        }
+        all.push(Arc::new(Stages { name: name.clone(), stages }));
+    }
+    Ok(all)
 }
 
 /// The names that a group selects: those it lists, each of which must exist, or all of them.
@@ -258,9 +343,12 @@ fn workloads(file: &ConfigFile, flags: &Flags) -> Result<Vec<NamedDataset>, Conf
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::tests::{assert_error, plan};
     use super::*;
-    use crate::plan::Server;
+    use crate::course::{Course, RampShape, RampUp};
+    use crate::plan::{DEFAULT_REQUESTS, Server};
     use crate::wire::ProtocolKind;
 
     /// Two backends, of two models and one, and two workloads; the groups follow at line 21.
@@ -379,7 +467,10 @@ loads = ["4qps"]
 requests = 2"#;
         let plan = plan(&with_axes(groups), "--request-rate 8").unwrap();
         assert_eq!(plan.cases.len(), 1);
-        assert_eq!((plan.cases[0].name.as_str(), plan.cases[0].requests), ("b/m/w@8qps", 1));
+        assert_eq!(
+            (plan.cases[0].name.as_str(), plan.cases[0].course.requests),
+            ("b/m/w@8qps", Some(1))
+        );
         assert!(plan.notes[0].contains("the group at line 24"), "{:?}", plan.notes);
     }
 
@@ -439,7 +530,7 @@ requests = 40
 slo = ["ttft.p99 < 2s", "error_ratio < 1%"]"#;
         let cases = cases(groups, "");
         let case = |name: &str| cases.iter().find(|case| case.name == name).unwrap();
-        let requests = |name| case(name).requests;
+        let requests = |name| case(name).course.requests.unwrap();
         assert_eq!(requests("b/m/x@inf"), 10, "the defaults");
         assert_eq!(requests("b/m/w@inf"), 20, "the group");
         assert_eq!(requests("a/m/w@inf"), 30, "an override");
@@ -455,6 +546,99 @@ slo = ["ttft.p99 < 2s", "error_ratio < 1%"]"#;
         let cases = cases("[[bench]]\nbackends = [\"a\"]\nloads = [\"inf\"]", "");
         assert_eq!(cases[0].tokenizer, PathBuf::from("tokenizer.json"));
         assert_eq!(cases[2].tokenizer, PathBuf::from("n.json"));
+    }
+
+    /// A plan of one case, `b/m/w@inf`, whose group says `more`.
+    fn one_case(more: &str) -> String {
+        let group = format!(
+            "[[bench]]\nbackends = [\"b\"]\nworkloads = [\"w\"]\nloads = [\"inf\"]\n{more}\n"
+        );
+        with_axes(&group)
+    }
+
+    #[test]
+    fn a_case_goes_the_course_that_file_and_flags_ask_for() {
+        let text =
+            one_case("duration = \"60s\"\nwarm_up = \"5s\"\nramp_up = \"10s\"\ndrain = \"30s\"");
+        let course = |line: &str| plan(&text, line).unwrap().cases[0].course;
+        let s = Duration::from_secs;
+        let expected = Course {
+            requests: None,
+            duration: Some(s(60)),
+            ramp_up: Some(RampUp { over: s(10), shape: RampShape::Linear }),
+            warm_up: s(5),
+            drain: Some(s(30)),
+        };
+        assert_eq!(course("--request-rate 2"), expected);
+        let by_number = Course { requests: Some(7), duration: None, ..expected };
+        assert_eq!(course("--request-rate 2 --num-prompts 7"), by_number);
+        let line =
+            "--request-rate 2 --num-prompts 7 --duration 9s --warm-up 0s --ramp-up 0s --drain 1s";
+        let expected = Course {
+            requests: Some(7),
+            duration: Some(s(9)),
+            ramp_up: None,
+            warm_up: s(0),
+            drain: Some(s(1)),
+        };
+        assert_eq!(course(line), expected);
+        let at_once =
+            Course { requests: Some(DEFAULT_REQUESTS), drain: Some(s(30)), ..Course::default() };
+        assert_eq!(course("--request-rate inf"), at_once, "what comes at once has no course");
+    }
+
+    #[test]
+    fn number_and_duration_take_the_place_of_each_other() {
+        let text = format!(
+            "{}[[override]]\ncases = [\"*@2qps\"]\nduration = \"3s\"\n",
+            one_case("requests = 5").replace("[\"inf\"]", "[\"1qps\", \"2qps\"]")
+        );
+        let cases = plan(&text, "").unwrap().cases;
+        let lengths = cases.iter().map(|case| (case.course.requests, case.course.duration));
+        let expected = [(Some(5), None), (None, Some(Duration::from_secs(3)))];
+        assert!(lengths.eq(expected), "{cases:?}");
+    }
+
+    const HILL: &str = r#"
+[[load]]
+name = "hill"
+stages = [{ rate = 2, for = "10s" }, { to = 20, for = "5s" }, { to = 0, for = "5s" }]
+"#;
+
+    #[test]
+    fn a_load_may_change_by_stages() {
+        let text = format!("{}{HILL}", one_case("").replace("[\"inf\"]", "[\"hill\", \"4qps\"]"));
+        let cases = plan(&text, "").unwrap().cases;
+        assert_eq!(cases[0].name, "b/m/w@hill");
+        let Load::Staged(stages) = &cases[0].load else { panic!("{:?}", cases[0].load) };
+        let rates = stages.stages.iter().map(|stage| (stage.from_per_s, stage.to_per_s));
+        assert!(rates.eq([(2.0, 2.0), (2.0, 20.0), (20.0, 0.0)]));
+        assert_eq!((cases[0].course.requests, cases[1].course.requests), (None, Some(10)));
+    }
+
+    #[test]
+    fn a_wrong_load_is_named_with_its_line() {
+        let with =
+            |loads: &str, more: &str| format!("{}{more}", one_case("").replace("[\"inf\"]", loads));
+        for (text, parts) in [
+            (with("[\"4rps\"]", ""), &["plan.toml:", "`4rps` is no load", "no [[load]]"][..]),
+            (with("[\"4rps\"]", HILL), &["`4rps` is no load", "the [[load]] tables are hill"]),
+            (with("[\"hill\"]", &HILL.replace("hill", "4qps")), &["`4qps` is a load by itself"]),
+            (with("[\"hill\"]", &format!("{HILL}{HILL}")), &["two loads of the name `hill`"]),
+            (
+                with("[\"hill\"]", &HILL.replace("rate = 2,", "rate = 2, to = 3,")),
+                &["either `rate` or `to`"],
+            ),
+            (with("[\"hill\"]", &HILL.replace("rate = 2,", "rate = -2,")), &["not be below 0"]),
+            (with("[\"hill\"]", &HILL.replace("\"10s\"", "\"0s\"")), &["must be above 0s"]),
+            (
+                with("[\"hill\"]", &HILL.replace("rate = 2,", "rate = 0,").replace("20", "0")),
+                &["send nothing"],
+            ),
+            (one_case("duration = \"0s\""), &["`duration` must be above zero"]),
+        ] {
+            assert_error(&text, "", parts);
+        }
     }
 
     #[test]
@@ -490,7 +674,7 @@ requests = 30"#;
         assert_eq!(names, ["a/m/w@2qps", "a/n/w@2qps", "b/m/w@2qps"]);
         assert_eq!(plan.results, PathBuf::from("out"));
         for case in &plan.cases {
-            assert_eq!((case.requests, case.seed, case.timeout.as_secs()), (5, 7, 3));
+            assert_eq!((case.course.requests, case.seed, case.timeout.as_secs()), (Some(5), 7, 3));
             assert_eq!(case.arrivals, crate::load::ArrivalProcess::Constant);
             assert_eq!(shown_slos(case), ["ttft.p50 < 9000ms", "error_ratio == 0"]);
             assert_eq!(case.tokenizer, PathBuf::from("t.json"));

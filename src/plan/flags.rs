@@ -7,8 +7,8 @@ use clap::ValueEnum as _;
 
 use super::backend::api_key;
 use super::{
-    Address, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUESTS,
-    DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, Server, arrivals_of, load_of, name,
+    Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT,
+    Model, NamedDataset, Plan, PlanError, Server, arrivals_of, course_of, load_of, name,
     on_goodput, with_no_errors,
 };
 use crate::config::StreamOptions;
@@ -47,10 +47,10 @@ fn case(flags: &Flags) -> Result<Case, String> {
         backend: Arc::new(backend),
         model,
         workload: NamedDataset { name: workload, dataset },
+        course: course_of(&load, flags, Asked::default()),
         load,
         arrivals: arrivals_of(flags.arrivals.unwrap_or_default(), flags.burstiness)
             .map_err(|error| format!("--burstiness: {error}"))?,
-        requests: flags.num_prompts.map_or(DEFAULT_REQUESTS, |requests| requests.get()),
         seed: flags.seed.unwrap_or(0),
         slos: with_no_errors(flags.slo.clone()),
         goodput: None,
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(case.backend.kind, BackendKind::Modular);
         assert_eq!(url(&case), "http://localhost:8000/v1/completions");
         assert_eq!(case.model.id, "org/m");
-        assert_eq!((case.load, case.requests, case.seed), (Load::Infinite, 500, 0));
+        assert_eq!((&case.load, case.course.requests, case.seed), (&Load::Infinite, Some(500), 0));
         let (path, output_tokens) = (PathBuf::from("d.json"), None);
         assert_eq!(case.workload.dataset, Dataset::ShareGpt { path, output_tokens });
         assert_eq!(case.slos, [crate::slo::Slo::no_errors()]);
@@ -226,7 +226,7 @@ mod tests {
              --no-details --require-server"
         ));
         assert_eq!(case.name, "modular/m/sharegpt@2qps");
-        assert_eq!((case.requests, case.seed), (7, 3));
+        assert_eq!((case.course.requests, case.seed), (Some(7), 3));
         assert_eq!(case.arrivals, crate::load::ArrivalProcess::Constant);
         assert_eq!(case.timeout.as_secs(), 9);
         assert_eq!(case.stall_timeout.unwrap().as_secs(), 1);

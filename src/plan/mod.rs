@@ -1,6 +1,7 @@
 //! A plan file and flags in, named and complete cases out, in order; every cross-check is made here.
 //! Sends nothing and opens no dataset.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +9,11 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{Config, ConfigFile, StreamOptions};
+use crate::course::{Course, RampShape, RampUp};
 use crate::flags::{Flags, RequestRate};
 use crate::load::{ArrivalProcess, Burstiness, Load};
 use crate::metric::{Quantity, Scalar};
+use crate::schedule::Schedule;
 use crate::secret::Secret;
 use crate::sim::SimConfig;
 use crate::slo::{Goodput, Slo};
@@ -56,8 +59,8 @@ pub struct Case {
     pub load: Load,
     /// How the arrivals of an open loop are spaced.
     pub arrivals: ArrivalProcess,
-    /// Requests asked for; the dataset may hold fewer.
-    pub requests: usize,
+    /// How the load goes through time.
+    pub course: Course,
     /// Decides the prompts and the arrivals. The same for all cases of a plan, so that two backends
     /// get the same requests at the same times.
     pub seed: u64,
@@ -73,6 +76,14 @@ pub struct Case {
     pub tokenizer: PathBuf,
     /// Whether the result holds an entry per request.
     pub details: bool,
+}
+
+impl Case {
+    /// How many prompts the case needs; they come again where more requests are sent.
+    pub fn prompts(&self) -> usize {
+        let schedule = Schedule::new(&self.load, &self.course, self.arrivals, self.seed);
+        schedule.requests().unwrap_or(self.course.requests.unwrap_or(DEFAULT_REQUESTS)).max(1)
+    }
 }
 
 /// A model under test.
@@ -227,6 +238,48 @@ fn load_of(flags: &Flags) -> Option<Load> {
         (Some(RequestRate::PerSecond(rate)), cap) => Some(Load::Open { rate, cap }),
         (None, Some(users)) => Some(Load::Closed(users)),
         (None, None) => None,
+    }
+}
+
+/// The course that a plan file asks for; empty where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    requests: Option<NonZeroUsize>,
+    duration: Option<Duration>,
+    ramp_up: Option<Duration>,
+    ramp_shape: Option<RampShape>,
+    warm_up: Option<Duration>,
+    drain: Option<Duration>,
+}
+
+/// The course of a case under `load`: what the flags say, then what the file does.
+fn course_of(load: &Load, flags: &Flags, asked: Asked) -> Course {
+    // Each of the two says how long a case is: one of them alone takes the place of both.
+    let (requests, duration) = match (flags.num_prompts, flags.duration) {
+        (None, None) => (asked.requests, asked.duration),
+        length => length,
+    };
+    let requests = requests.map(NonZeroUsize::get);
+    let drain = flags.drain.or(asked.drain);
+    if *load == Load::Infinite {
+        // What comes at once has no course but its end.
+        let requests = Some(requests.unwrap_or(DEFAULT_REQUESTS));
+        return Course { requests, drain, ..Course::default() };
+    }
+    let (requests, duration) = match load {
+        // Stages say themselves how long they are.
+        Load::Staged(_) => (None, None),
+        _ if duration.is_none() => (Some(requests.unwrap_or(DEFAULT_REQUESTS)), None),
+        _ => (requests, duration),
+    };
+    let ramp_up = flags.ramp_up.or(asked.ramp_up).filter(|over| !over.is_zero());
+    let shape = flags.ramp_shape.or(asked.ramp_shape).unwrap_or_default();
+    Course {
+        requests,
+        duration,
+        ramp_up: ramp_up.map(|over| RampUp { over, shape }),
+        warm_up: flags.warm_up.or(asked.warm_up).unwrap_or_default(),
+        drain,
     }
 }
 

@@ -161,11 +161,12 @@ mod tests {
             case: &case,
             base_url: None,
             requests,
+            sent: requests.len(),
             summary: &summary,
             judgements: &judgements,
             verdict: Some(verdict::verdict(&judgements, false)),
             validity: Validity::new(
-                case.load,
+                &case.load,
                 requests.iter().map(|(record, _)| record),
                 &summary,
                 &Strain::default(),

@@ -1,6 +1,7 @@
 //! What was measured in, the document out. Computes nothing that it could be given.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::ZonedDateTime;
 
@@ -33,8 +34,10 @@ pub struct Measured<'a> {
     pub case: &'a Case,
     /// Where the requests went.
     pub base_url: Option<String>,
-    /// Its requests.
+    /// Its requests that count.
     pub requests: &'a [Counted],
+    /// How many were sent in all: those of the warm-up do not count.
+    pub sent: usize,
     /// Their statistics.
     pub summary: &'a Summary,
     /// What objectives made of them.
@@ -54,7 +57,9 @@ impl Report {
     pub fn new(measured: Measured<'_>, now: &ZonedDateTime) -> Self {
         let Measured { case, requests, summary, judgements, verdict, metadata, .. } = measured;
         let scalar = |scalar| summary.scalars.get(&scalar).copied();
-        let open = matches!(case.load, crate::load::Load::Open { .. });
+        let open = case.load.is_open_loop();
+        let course = case.course;
+        let s = |duration: Duration| duration.as_secs_f64();
         let mut warnings = measured.warnings;
         warnings.extend(summary.warnings.iter().cloned());
         let mut report = Self {
@@ -63,7 +68,7 @@ impl Report {
             model_id: case.model.id.clone(),
             tokenizer_id: case.tokenizer.display().to_string(),
             dataset_name: case.workload.dataset.name(),
-            num_prompts: case.requests,
+            num_prompts: course.requests.unwrap_or(requests.len()),
             request_rate: RequestRate(case.load.request_rate()),
             burstiness: case.arrivals.burstiness().filter(|_| open),
             max_concurrency: case.load.max_concurrency(),
@@ -96,8 +101,14 @@ impl Report {
                     load: case.load.to_string(),
                     arrivals: open.then(|| case.arrivals.name()),
                     seed: case.seed,
-                    requests: case.requests,
-                    requests_sent: requests.len(),
+                    requests: course.requests,
+                    duration_s: course.duration.map(s),
+                    ramp_up_s: course.ramp_up.map(|ramp| s(ramp.over)),
+                    ramp_shape: course.ramp_up.map(|ramp| ramp.shape.name()),
+                    warm_up_s: s(course.warm_up),
+                    drain_s: course.drain.map(s),
+                    requests_sent: measured.sent,
+                    requests_counted: requests.len(),
                     timeout_s: case.timeout.as_secs_f64(),
                 },
                 slos: judgements.iter().map(SloReport::new).collect(),
@@ -235,7 +246,7 @@ impl TokensReport {
 impl Details {
     fn new(requests: &[Counted]) -> Self {
         let records = || requests.iter().map(|(record, _)| record);
-        let s = |duration: std::time::Duration| duration.as_secs_f64();
+        let s = |duration: Duration| duration.as_secs_f64();
         Self {
             input_lens: requests
                 .iter()

@@ -160,10 +160,23 @@ pub struct PlanReport {
     pub arrivals: Option<&'static str>,
     /// Decides prompts and arrivals.
     pub seed: u64,
-    /// Requests asked for.
-    pub requests: usize,
+    /// Requests asked for; `null` where time alone ended the case.
+    pub requests: Option<usize>,
+    /// How long requests were sent, after the warm-up, s; `null` where their number ended the case.
+    pub duration_s: Option<f64>,
+    /// How long the load took to reach its height, s; `null` where it began there.
+    pub ramp_up_s: Option<f64>,
+    /// On which way: `linear` or `exponential`.
+    pub ramp_shape: Option<&'static str>,
+    /// How long requests were sent that do not count, s.
+    pub warm_up_s: f64,
+    /// How long requests might still take when no more were sent, s; `null` where only `timeout_s`
+    /// ended them.
+    pub drain_s: Option<f64>,
     /// Requests sent.
     pub requests_sent: usize,
+    /// Those that were due after the warm-up: all figures are of these.
+    pub requests_counted: usize,
     /// Longest time of a request, s.
     pub timeout_s: f64,
 }
