@@ -105,6 +105,10 @@ pub struct Flags {
     /// How long a request may go without a byte [default: no limit but --timeout]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
     pub stall_timeout: Option<Duration>,
+    /// Whether a short run against the embedded engine says what this client adds to the latencies: auto
+    /// makes it where it costs less than a 20th of the case [default: auto]
+    #[arg(long, value_enum, value_name = "MODE", help_heading = "Load")]
+    pub self_check: Option<SelfCheckMode>,
     /// Do not send one short request before the clock starts
     #[arg(long, help_heading = "Load")]
     pub skip_test_prompt: bool,
@@ -180,6 +184,18 @@ fn parse_metadata(text: &str) -> Result<(String, String), String> {
         }
         _ => Err("write KEY=VALUE".to_owned()),
     }
+}
+
+/// Whether the client is checked against the embedded engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SelfCheckMode {
+    /// Where it costs little.
+    #[default]
+    Auto,
+    /// Always, though not twice for like loads.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// What to do when the filters select no case. A filter reaches every bench binary of a workspace,

@@ -105,10 +105,13 @@ mod probe;
 mod strain;
 mod tokens;
 
+mod drive;
+
 // Judgement.
 pub mod samples;
 pub mod summary;
 
+pub mod self_check;
 pub mod validity;
 pub mod verdict;
 

@@ -2,28 +2,27 @@
 //! judge. Owns no step's detail and prints nothing.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use jiff::ZonedDateTime;
 
-use crate::client::{Client, Exchange, Limits, ReadyRequest, Started};
+use crate::client::{Client, Limits, ReadyRequest};
 use crate::clock::Clock;
 use crate::config::StreamOptions;
 use crate::descriptors;
-use crate::engine::{self, Arrival, Sender};
+use crate::drive;
+use crate::flags::SelfCheckMode;
 use crate::live::Live;
-use crate::load::Load;
-use crate::nap::{Naps, Situation, Users};
-use crate::pacer::Pacing;
 use crate::plan::{Address, Case, Server};
 use crate::probe::Probe;
 use crate::record::{Failure, Outcome, RequestRecord};
 use crate::report::{Measured, Report};
-use crate::schedule::{Schedule, Sends};
+use crate::schedule::Schedule;
+use crate::self_check::{self, LoadPoint, SelfCheck};
 use crate::sim::{Lexicon, SimServer};
 use crate::stop::Stop;
-use crate::strain::{self, Strain};
+use crate::strain::Strain;
 use crate::summary::{Counted, Summary};
 use crate::tokenizer::Tokenizer;
 use crate::tokens;
@@ -59,13 +58,15 @@ pub struct Prepared {
 pub struct Options {
     /// Send one short request before the clock starts.
     pub test_prompt: bool,
+    /// Whether the client is checked against the embedded engine.
+    pub self_check: SelfCheckMode,
     /// What the user adds to the result.
     pub metadata: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { test_prompt: true, metadata: Vec::new() }
+        Self { test_prompt: true, self_check: SelfCheckMode::Auto, metadata: Vec::new() }
     }
 }
 
@@ -91,29 +92,21 @@ pub fn run(
     live: &Arc<Live>,
     stop: &Stop,
 ) -> anyhow::Result<Report> {
-    let (_server, address) = start(case, &prepared.tokenizer)?;
-    let naps = Mutex::new(Naps::new());
-    let consider_nap = {
-        let (live, closed) = (Arc::clone(live), matches!(case.load, Load::Closed(_)));
-        move || {
-            let live = live.snapshot();
-            let users = if closed { Users::Waiting(live.mean_e2e) } else { Users::Absent };
-            let situation = Situation { in_flight: live.in_flight(), users };
-            naps.lock().unwrap_or_else(PoisonError::into_inner).consider(situation);
-        }
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_park(consider_nap)
-        .build()
-        .context("start the runtime")?;
+    let (server, address) = start(case, &prepared.tokenizer)?;
+    let runtime = drive::runtime(&case.load, live)?;
     let (records, strain) =
         runtime.block_on(records(case, prepared, options, &address, live, stop))?;
     let sent = records.len();
     let warm_up = schedule(case, prepared).warm_up;
     let measured = records.into_iter().filter(|record| warm_up <= record.scheduled);
     let requests = counted(measured, prepared)?;
-    let run = Run { requests, sent, strain, interrupted: stop.is_requested() };
+    let interrupted = stop.is_requested();
+    // The case's own server would be in the way of the check.
+    drop(server);
+    let load = LoadPoint::of(requests.iter().map(|(record, _)| record));
+    let mode = if interrupted { SelfCheckMode::Never } else { options.self_check };
+    let self_check = self_check::of(mode, load, strain.wall, stop);
+    let run = Run { requests, sent, strain, self_check, interrupted };
     Ok(report(case, prepared, options, &address, run))
 }
 
@@ -155,71 +148,8 @@ async fn records(
         .map(|request| client.prepare(&body(case, request, include_usage)))
         .collect();
     let schedule = schedule(case, prepared);
-    client.open(connections(&case.load, &schedule), stop).await;
-    let cut = Stop::new();
-    let clock = Clock::start();
-    let sender = CaseSender {
-        client: client.clone(),
-        requests: ready.into(),
-        clock,
-        limits,
-        live: Arc::clone(live),
-        cut: cut.clone(),
-    };
-    let reserve = async {
-        match open_rate(&case.load) {
-            Some(per_s) => client.keep_reserve(per_s.div_ceil(RESERVE)).await,
-            None => std::future::pending().await,
-        }
-    };
-    let run = async {
-        tokio::select! {
-            records = engine::run(&schedule, clock, Pacing::Thread, stop, &cut, sender) => records,
-            () = reserve => unreachable!("it does not end"),
-        }
-    };
-    let (records, strain) = strain::watch(clock, run).await;
-    Ok((records.context("start the pacing thread")?, strain))
+    drive::drive(&client, ready, &case.load, &schedule, limits, live, stop).await
 }
-
-/// Sends the requests of one case.
-#[derive(Clone)]
-struct CaseSender {
-    client: Client,
-    requests: Arc<[ReadyRequest]>,
-    clock: Clock,
-    limits: Limits,
-    live: Arc<Live>,
-    cut: Stop,
-}
-
-impl CaseSender {
-    /// Requests come again where there are fewer than are sent.
-    fn request(&self, index: usize) -> &ReadyRequest {
-        &self.requests[index % self.requests.len()]
-    }
-}
-
-impl Sender for CaseSender {
-    type Started = Started;
-
-    fn start(&self, index: usize) -> Started {
-        self.live.begin();
-        self.client.start(self.clock, self.request(index))
-    }
-
-    async fn finish(&self, arrival: Arrival, started: Started) -> RequestRecord {
-        let request = self.request(arrival.index);
-        let exchange =
-            self.client.finish(self.clock, request, started, self.limits, &self.cut).await;
-        let record = record(arrival, exchange);
-        self.live.end(&record);
-        record
-    }
-}
-
-/// An open loop without a cap keeps the connections for the arrivals of this part of a second open.
-const RESERVE: usize = 10;
 
 /// The schedule of the case, which sends no more requests than were drawn unless its end is open.
 fn schedule(case: &Case, prepared: &Prepared) -> Schedule {
@@ -229,38 +159,6 @@ fn schedule(case: &Case, prepared: &Prepared) -> Schedule {
         course.requests = course.requests.map(|requests| requests.min(drawn));
     }
     Schedule::new(&case.load, &course, case.arrivals, case.seed)
-}
-
-/// The highest rate of an open loop that nothing holds back, requests per second.
-fn open_rate(load: &Load) -> Option<usize> {
-    let per_s = match load {
-        Load::Open { rate, cap: None } => rate.as_per_s(),
-        Load::Staged(stages) => {
-            let rates = stages.stages.iter().map(|stage| stage.from_per_s.max(stage.to_per_s));
-            rates.fold(0.0, f64::max)
-        }
-        Load::Open { cap: Some(_), .. } | Load::Infinite | Load::Closed(_) => return None,
-    };
-    Some(per_s.ceil() as usize)
-}
-
-/// How many connections to open before the clock starts: as many as the load will need, where it says.
-/// An open loop is given those of a second's arrivals, and opens more as it needs them.
-fn connections(load: &Load, schedule: &Schedule) -> usize {
-    let needed = match open_rate(load) {
-        Some(per_s) => per_s.clamp(8, 512),
-        None => load.max_concurrency().unwrap_or(usize::MAX),
-    };
-    match &schedule.sends {
-        Sends::Open { offsets, .. } => needed.min(offsets.len()),
-        Sends::Closed { starts, .. } => needed.min(starts.len()),
-    }
-}
-
-fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
-    let Exchange { sent, connect, ended, stream, outcome } = exchange;
-    let Arrival { index, scheduled, released } = arrival;
-    RequestRecord { index, scheduled, released, sent, connect, ended, stream, outcome }
 }
 
 /// The body of one request: the protocol's own fields, and the backend's extra ones over them.
@@ -338,6 +236,7 @@ struct Run {
     /// Requests that were sent, those of the warm-up included.
     sent: usize,
     strain: Strain,
+    self_check: anyhow::Result<SelfCheck>,
     interrupted: bool,
 }
 
@@ -348,11 +247,11 @@ fn report(
     address: &Address,
     run: Run,
 ) -> Report {
-    let Run { requests, sent, strain, interrupted } = run;
+    let Run { requests, sent, strain, self_check, interrupted } = run;
     let summary = Summary::new(&requests, case.goodput);
     let judgements = verdict::judge(&case.slos, &summary);
     let records = requests.iter().map(|(record, _)| record);
-    let validity = Validity::new(&case.load, records, &summary, &strain);
+    let validity = Validity::new(&case.load, records, &summary, &strain, self_check.as_ref().ok());
     let doubted = !validity.doubts.is_empty();
     let verdict = (!interrupted).then(|| verdict::verdict(&judgements, doubted));
     let mut warnings = Vec::new();
@@ -377,6 +276,7 @@ fn report(
         judgements: &judgements,
         verdict,
         validity,
+        self_check: self_check.map_err(|error| format!("{error:#}")),
         warnings,
         metadata: &options.metadata,
     };

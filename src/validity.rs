@@ -10,6 +10,7 @@ use crate::load::Load;
 use crate::metric::{Latency, Statistic};
 use crate::record::RequestRecord;
 use crate::samples::Samples;
+use crate::self_check::SelfCheck;
 use crate::strain::Strain;
 use crate::summary::Summary;
 
@@ -23,6 +24,9 @@ const MAX_CPU_SHARE: f64 = 0.9;
 /// than this share of the median TTFT.
 const MAX_LATENESS_P99_MS: f64 = 20.0;
 const MAX_LATENESS_OF_TTFT: f64 = 0.1;
+/// A client that adds more than this to a TTFT, and more than this share of it, has measured itself.
+const MAX_ADDED_TTFT_MS: f64 = 2.0;
+const MAX_ADDED_OF_TTFT: f64 = 0.1;
 /// How far the rate that was sent may be from that of the schedule.
 const MAX_RATE_ERROR: f64 = 0.05;
 /// Below this share of the rate asked for, an open loop's server is what bound the run.
@@ -83,6 +87,7 @@ impl Validity {
         requests: impl Iterator<Item = &'a RequestRecord> + Clone,
         summary: &Summary,
         strain: &Strain,
+        self_check: Option<&SelfCheck>,
     ) -> Self {
         let lags = Samples::exact(strain.loop_lags.iter().copied().map(as_ms).collect());
         let loop_lag_ms = LoopLag {
@@ -109,6 +114,7 @@ impl Validity {
         if scheduled {
             doubts.extend(late(summary));
         }
+        doubts.extend(self_check.and_then(|check| slow(check, summary)));
         if scheduled && load.max_concurrency().is_none() {
             doubts.extend(requested.zip(achieved).and_then(|(asked, sent)| off(asked, sent)));
         }
@@ -164,6 +170,18 @@ fn late(summary: &Summary) -> Option<String> {
         format!(
             "requests left up to {lateness:.0} ms after their time (p99): the load sent was not the \
              one asked for; lower the rate, or give the client a processor of its own"
+        )
+    })
+}
+
+fn slow(check: &SelfCheck, summary: &Summary) -> Option<String> {
+    let ttft = summary.latencies.get(&Latency::Ttft)?.as_ref().ok()?;
+    let ttft_ms = ttft.statistic(Statistic::Percentile(50.0))?;
+    let added_ms = check.added_ttft_ms_p50;
+    (MAX_ADDED_TTFT_MS.max(ttft_ms * MAX_ADDED_OF_TTFT) < added_ms).then(|| {
+        format!(
+            "this client adds {added_ms:.1} ms (p50) to a TTFT at this load, and the median of what was \
+             measured is {ttft_ms:.1} ms: send less per process, or give the client a processor of its own"
         )
     })
 }
@@ -239,7 +257,7 @@ mod tests {
             loop_lags: lags,
         };
         let records = requests.iter().map(|(record, _)| record);
-        Validity::new(&load.parse().unwrap(), records, &summary, &strain)
+        Validity::new(&load.parse().unwrap(), records, &summary, &strain, None)
     }
 
     #[test]
@@ -268,6 +286,24 @@ mod tests {
         assert!(starved.contains("waited for a processor for 45 % of the run"), "{starved}");
         let saturated = short_of_processor(Some(0.97), Some(0.01)).unwrap();
         assert!(saturated.contains("used 97 % of its processor"), "{saturated}");
+    }
+
+    #[test]
+    fn a_client_that_adds_much_to_a_ttft_has_measured_itself() {
+        let requests = vec![counted(completed(&[60, 70]), 2); 100];
+        let summary = Summary::new(&requests, None);
+        let check = |added_ttft_ms_p50| SelfCheck {
+            streams: 100,
+            gap_ms: 10.0,
+            requests: 100,
+            added_ttft_ms_p50,
+            added_ttft_ms_p99: 20.0,
+            chunk_gap_error_ms_p99: 1.0,
+            from_cache: false,
+        };
+        assert_eq!(slow(&check(4.9), &summary), None);
+        let doubt = slow(&check(5.1), &summary).unwrap();
+        assert!(doubt.contains("adds 5.1 ms (p50)") && doubt.contains("50.0 ms"), "{doubt}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use jiff::ZonedDateTime;
 use libtest_mimic::{Arguments, ColorSetting, Failed, FormatSetting, Measurement, Trial};
 
 use crate::cli::{Cli, Color, Format, Mode};
-use crate::flags::NoTests;
+use crate::flags::{NoTests, SelfCheckMode};
 use crate::live::Live;
 use crate::measure::{self, Options, Prepared};
 use crate::plan::{Address, Backend, Case, Plan, Server};
@@ -261,7 +261,14 @@ impl Runner {
             format: cli.output_format(),
             results: plan.results.clone(),
             result_filename: cli.flags.result_filename.clone(),
-            options: Options { test_prompt: !cli.flags.skip_test_prompt, metadata },
+            options: Options {
+                test_prompt: !cli.flags.skip_test_prompt,
+                self_check: match mode {
+                    Mode::Test => SelfCheckMode::Never,
+                    _ => cli.flags.self_check.unwrap_or_default(),
+                },
+                metadata,
+            },
             progress: ProgressStyleKind::detect(cli.flags.no_progress || mode == Mode::Test),
             interrupt,
             turnstile: Turnstile::default(),

@@ -133,6 +133,26 @@ pub struct Backend {
     pub require_server: bool,
 }
 
+impl Backend {
+    /// The embedded engine with these figures, as a backend of completions.
+    pub fn embedded(config: SimConfig) -> Self {
+        Self {
+            name: BackendKind::Sim.name().to_owned(),
+            kind: BackendKind::Sim,
+            protocol: ProtocolKind::Completions,
+            server: Server::Sim(config),
+            headers: Vec::new(),
+            api_key: None,
+            extra_body: Map::new(),
+            stream_options: StreamOptions::Auto,
+            ignore_eos: BackendKind::Sim.knows_ignore_eos(),
+            min_tokens: false,
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            require_server: true,
+        }
+    }
+}
+
 /// Where a backend is.
 #[derive(Clone, Debug)]
 pub enum Server {

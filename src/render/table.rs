@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::report::{Report, SloReport};
+use crate::self_check::SelfCheck;
 
 const WIDTH: usize = 50;
 /// Behind a figure that the sample cannot support.
@@ -75,6 +76,9 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
         let [ttft, e2e] = ["scheduled_ttft", "scheduled_e2e"].map(|name| number(mean(name)));
         push(text, &format!("note     from the schedule: mean TTFT {ttft} ms, mean E2E {e2e} ms"));
     }
+    if let Some(check) = &servebench.self_check {
+        push(text, &check_line(check));
+    }
     for slo in &servebench.slos {
         push(text, &slo_line(slo));
     }
@@ -93,6 +97,18 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
     let verdict =
         servebench.verdict.map_or("none: the run was interrupted", |verdict| verdict.name());
     push(text, &format!("verdict  {verdict}: {}", servebench.case));
+}
+
+/// What the client adds, by its check.
+fn check_line(check: &SelfCheck) -> String {
+    let SelfCheck { streams, gap_ms, from_cache, .. } = check;
+    let (ttft_p50, ttft_p99) = (check.added_ttft_ms_p50, check.added_ttft_ms_p99);
+    let gap_p99 = check.chunk_gap_error_ms_p99;
+    let when = if *from_cache { ", checked before" } else { "" };
+    format!(
+        "client   adds {ttft_p50:.2} ms (p50), {ttft_p99:.2} ms (p99) to a TTFT and {gap_p99:.2} ms (p99) \
+         to a chunk gap on this machine, at {streams} streams of an event every {gap_ms} ms{when}"
+    )
 }
 
 /// One objective: limit, value, margin and what follows.
@@ -170,7 +186,17 @@ mod tests {
                 requests.iter().map(|(record, _)| record),
                 &summary,
                 &Strain::default(),
+                None,
             ),
+            self_check: Ok(SelfCheck {
+                streams: 100,
+                gap_ms: 10.0,
+                requests: 100,
+                added_ttft_ms_p50: 0.054,
+                added_ttft_ms_p99: 0.211,
+                chunk_gap_error_ms_p99: 0.0149,
+                from_cache: false,
+            }),
             warnings: vec!["a word\nin two lines".to_owned()],
             metadata: &[],
         };
@@ -208,6 +234,7 @@ Max input tokens:                        10
 Max output tokens:                       3
 Max total tokens:                        13
 ==================================================
+client   adds 0.05 ms (p50), 0.21 ms (p99) to a TTFT and 0.01 ms (p99) to a chunk gap on this machine, at 100 streams of an event every 10 ms
 slo      met: ttft.p50 < 60ms (50ms, margin +16.7 %)
 slo      missed: tpot.p99 < 1ms (10ms, margin -900.0 %)
 slo      met: error_ratio == 0 (0)

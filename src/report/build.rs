@@ -13,6 +13,7 @@ use crate::metric::{Latency, Scalar, Statistic};
 use crate::plan::Case;
 use crate::record::{Outcome, RequestRecord};
 use crate::samples::Samples;
+use crate::self_check::SelfCheck;
 use crate::summary::{Counted, Summary, too_few};
 use crate::validity::Validity;
 use crate::verdict::{Finding, Judgement, Verdict};
@@ -46,6 +47,8 @@ pub struct Measured<'a> {
     pub verdict: Option<Verdict>,
     /// What is known about the measurement itself.
     pub validity: Validity,
+    /// What the client adds to latencies, or why that is not known.
+    pub self_check: Result<SelfCheck, String>,
     /// More to know than the summary knows.
     pub warnings: Vec<String>,
     /// What the user added.
@@ -117,6 +120,8 @@ impl Report {
                 scalars: Scalar::ALL.map(|name| (name.name(), scalar(name))).into(),
                 tokens: TokensReport::new(summary),
                 client: measured.validity,
+                self_check_reason: measured.self_check.as_ref().err().cloned(),
+                self_check: measured.self_check.ok(),
                 warnings,
                 environment: Environment::detect(),
             },

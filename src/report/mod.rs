@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::self_check::SelfCheck;
 use crate::validity::Validity;
 use crate::verdict::Verdict;
 
@@ -137,6 +138,11 @@ pub struct Servebench {
     pub tokens: TokensReport,
     /// What is known about the measurement itself.
     pub client: Validity,
+    /// What the client adds to latencies on this machine at this load; `null` where it was not checked.
+    pub self_check: Option<SelfCheck>,
+    /// Why it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub self_check_reason: Option<String>,
     /// What a reader of the numbers should know.
     pub warnings: Vec<String>,
     /// What it ran on.
