@@ -168,6 +168,7 @@ fn body(case: &Case, request: &PromptRequest, include_usage: bool) -> Vec<u8> {
         model: &case.model.id,
         prompt: &request.prompt,
         output_tokens: request.output_tokens,
+        length_field: backend.length_field,
         ignore_eos: backend.ignore_eos,
         min_tokens: backend.min_tokens,
         include_usage,

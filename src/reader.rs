@@ -75,7 +75,8 @@ impl StreamReader {
                 state.error = None;
             }
         }
-        self.state.end(interrupted)
+        let complete = interrupted.is_none() && self.protocol.ends_with_response();
+        self.state.end(complete, interrupted)
     }
 }
 
@@ -98,10 +99,10 @@ impl State {
         let event = &mut self.event;
         let total = event.usage.and_then(|usage| usage.completion_tokens);
         if event.has_output() {
-            let tokens = match (self.tokens, total) {
+            let tokens = event.tokens.or(match (self.tokens, total) {
                 (TokenCounts::Counted(before), Some(total)) => total.checked_sub(before),
                 _ => None,
-            };
+            });
             self.tokens = match (tokens, total) {
                 (Some(_), Some(total)) => TokenCounts::Counted(total),
                 _ => TokenCounts::Unknown,
@@ -118,8 +119,9 @@ impl State {
         self.done = event.done;
     }
 
-    fn end(self, interrupted: Option<(Failure, String)>) -> (Stream, Outcome) {
-        let ended_well = self.done || self.stream.finish_reason.is_some();
+    /// `complete`: the end of the response is that of a complete answer.
+    fn end(self, complete: bool, interrupted: Option<(Failure, String)>) -> (Stream, Outcome) {
+        let ended_well = complete || self.done || self.stream.finish_reason.is_some();
         let failure = if let Some(error) = self.error {
             Some(error)
         } else if self.done {

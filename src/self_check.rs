@@ -171,6 +171,7 @@ fn request(client: &Client, backend: &Backend, index: usize) -> ReadyRequest {
         model: &format!("check-{index}"),
         prompt: "How late is this?",
         output_tokens: TOKENS,
+        length_field: backend.length_field,
         ignore_eos: backend.ignore_eos,
         min_tokens: false,
         include_usage: true,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use servebench::sim::{Lexicon, Preset, SimConfig, SimServer};
+use servebench::sim::{Dialect, Lexicon, Preset, SimConfig, SimServer};
 use servebench::tokenizer::Tokenizer;
 
 /// A simulated LLM server: OpenAI's API and vLLM's metrics, without a model.
@@ -51,6 +51,8 @@ struct Cli {
     /// A tokenizer.json or a model's folder [default: about four bytes a token]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    dialect: Dialect,
 }
 
 impl Cli {
@@ -58,6 +60,7 @@ impl Cli {
         let mut config = SimConfig::preset(self.preset);
         config.models.clone_from(&self.model);
         config.seed = self.seed;
+        config.dialect = self.dialect;
         if let Some(max_batch) = self.max_batch {
             config.max_batch = max_batch.get();
         }

@@ -12,9 +12,9 @@ use toml::Spanned;
 use crate::course::RampShape;
 use crate::duration::HumanDuration;
 use crate::load::{ArrivalProcess, Burstiness};
-use crate::sim::Preset;
+use crate::sim::{Dialect, Preset};
 use crate::slo::Slo;
-use crate::wire::{BackendKind, ProtocolKind};
+use crate::wire::{BackendKind, LengthField, ProtocolKind};
 use crate::workload::DatasetKind;
 
 mod error;
@@ -75,6 +75,9 @@ pub struct Backend {
     pub stream_options: Option<StreamOptions>,
     /// Whether answers are kept from ending before their length; by kind unless set.
     pub ignore_eos: Option<bool>,
+    /// How chat is told the longest answer: `max_tokens`, or `max_completion_tokens` as OpenAI's newer
+    /// models want it.
+    pub length_field: Option<LengthField>,
     /// Whether `min_tokens` is sent, equal to the length.
     pub min_tokens: Option<bool>,
     /// How long a connection may take to open.
@@ -85,6 +88,8 @@ pub struct Backend {
     pub protocol: Option<Spanned<ProtocolKind>>,
     /// Of a `sim`: which deployment it resembles.
     pub preset: Option<Spanned<Preset>>,
+    /// Of a `sim`: how it differs in what it sends.
+    pub dialect: Option<Spanned<Dialect>>,
     /// Of a `sim`: single figures that differ from the preset.
     pub engine: Option<Spanned<Engine>>,
 }

@@ -69,6 +69,7 @@ fn backend(
         extra_body,
         stream_options: written.stream_options.unwrap_or_default(),
         ignore_eos: written.ignore_eos.unwrap_or(kind.knows_ignore_eos()),
+        length_field: written.length_field.unwrap_or_default(),
         min_tokens: written.min_tokens.unwrap_or(false),
         connect_timeout: written
             .connect_timeout
@@ -113,8 +114,10 @@ fn server_of(
         return Ok(Server::Sim(sim_config(file, written)?));
     }
     let alien = written.preset.as_ref().map(Spanned::span);
-    if let Some(span) = alien.or(written.engine.as_ref().map(Spanned::span)) {
-        return Err(file.error(span, "`preset` and `engine` are for kind = \"sim\""));
+    let alien = alien.or(written.engine.as_ref().map(Spanned::span));
+    if let Some(span) = alien.or(written.dialect.as_ref().map(Spanned::span)) {
+        let message = "`preset`, `engine` and `dialect` are for kind = \"sim\"";
+        return Err(file.error(span, message));
     }
     let endpoint = target.and_then(|flags| flags.endpoint.as_deref());
     let endpoint =
@@ -146,6 +149,7 @@ fn sim_config(file: &ConfigFile, written: &config::Backend) -> Result<SimConfig,
     // Any model: the plan decides what it is called.
     sim.models = Vec::new();
     sim.seed = file.config.seed.unwrap_or(0);
+    sim.dialect = written.dialect.as_ref().map(|dialect| *dialect.get_ref()).unwrap_or_default();
     let Some(engine) = &written.engine else { return Ok(sim) };
     let positive = |written: &Spanned<f64>, key: &str| {
         let value = *written.get_ref();

@@ -15,7 +15,7 @@ use crate::config::StreamOptions;
 use crate::flags::Flags;
 use crate::load::Load;
 use crate::sim::{Preset, SimConfig};
-use crate::wire::{BackendKind, ProtocolKind};
+use crate::wire::{BackendKind, LengthField, ProtocolKind};
 use crate::workload::{Dataset, DatasetKind};
 
 /// The plan of the one case that `flags` describe.
@@ -97,10 +97,10 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
     let protocol = match kind.protocol() {
         Some(protocol) => protocol,
         // The endpoint says which protocol the embedded engine is to speak.
-        None if flags.endpoint.as_deref() == Some(ProtocolKind::Chat.default_endpoint()) => {
-            ProtocolKind::Chat
-        }
-        None => ProtocolKind::Completions,
+        None => ProtocolKind::ALL
+            .into_iter()
+            .find(|protocol| flags.endpoint.as_deref() == Some(protocol.default_endpoint()))
+            .unwrap_or(ProtocolKind::Completions),
     };
     let server = if kind == BackendKind::Sim {
         let seed = flags.seed.unwrap_or(0);
@@ -121,6 +121,7 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
         extra_body: serde_json::Map::new(),
         stream_options: StreamOptions::Auto,
         ignore_eos: kind.knows_ignore_eos(),
+        length_field: LengthField::MaxTokens,
         min_tokens: false,
         connect_timeout: DEFAULT_CONNECT_TIMEOUT,
         require_server: flags.require_server,

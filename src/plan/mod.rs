@@ -17,7 +17,7 @@ use crate::schedule::Schedule;
 use crate::secret::Secret;
 use crate::sim::SimConfig;
 use crate::slo::{Goodput, Slo};
-use crate::wire::{BackendKind, ProtocolKind};
+use crate::wire::{BackendKind, LengthField, ProtocolKind};
 use crate::workload::Dataset;
 
 mod address;
@@ -125,6 +125,8 @@ pub struct Backend {
     pub stream_options: StreamOptions,
     /// Whether `ignore_eos` is sent.
     pub ignore_eos: bool,
+    /// How chat is told the longest answer.
+    pub length_field: LengthField,
     /// Whether `min_tokens` is sent.
     pub min_tokens: bool,
     /// How long a connection may take to open.
@@ -146,6 +148,7 @@ impl Backend {
             extra_body: Map::new(),
             stream_options: StreamOptions::Auto,
             ignore_eos: BackendKind::Sim.knows_ignore_eos(),
+            length_field: LengthField::MaxTokens,
             min_tokens: false,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             require_server: true,

@@ -28,6 +28,9 @@ pub(crate) struct Answer {
     pub(crate) prompt_tokens: u32,
     pub(crate) generated: u32,
     pub(crate) stage: Stage,
+    /// Text of the tokens that wait for the others of their event.
+    pub(crate) held: String,
+    pub(crate) held_tokens: u32,
 }
 
 /// What comes next of an answer.
@@ -39,6 +42,8 @@ pub(crate) enum Stage {
     Opening,
     /// A token of a stream.
     Tokens,
+    /// An error in the midst of it.
+    Breaking,
     /// The end of a stream.
     Closing,
     /// Nothing.
@@ -77,17 +82,44 @@ impl Answer {
                     }
                 }
                 Stage::Tokens => {
-                    if ready!(self.poll_token(cx))?.last {
+                    let last = ready!(self.poll_token(cx))?.last;
+                    self.held.push_str(self.words.next_word());
+                    self.held_tokens += 1;
+                    let part = self.format.part(self.generated - 1);
+                    // An event holds one kind of output.
+                    let full = self.held_tokens == self.format.dialect.tokens_per_chunk.get()
+                        || part != self.format.part(self.generated);
+                    if last {
                         self.stage = Stage::Closing;
+                    } else if !full {
+                        continue;
                     }
-                    let event = self.format.token(self.words.next_word());
-                    self.record.part_left(self.clock.now(), 1);
+                    let reason = last.then_some(self.reason);
+                    let event = self.format.tokens(part, &self.held, self.usage(), reason);
+                    self.record.part_left(self.clock.now(), self.held_tokens as usize);
+                    self.held.clear();
+                    self.held_tokens = 0;
+                    if self
+                        .format
+                        .dialect
+                        .error_after
+                        .is_some_and(|tokens| tokens <= self.generated)
+                    {
+                        self.stage = Stage::Breaking;
+                    }
                     return Poll::Ready(Ok(Some(event)));
+                }
+                Stage::Breaking => {
+                    self.stage = Stage::Done;
+                    self.engine.cancel(self.sequence);
+                    self.record.end(self.clock.now(), true);
+                    return Poll::Ready(Ok(Some(self.format.error())));
                 }
                 Stage::Closing => {
                     self.stage = Stage::Done;
                     self.record.end(self.clock.now(), false);
-                    return Poll::Ready(Ok(Some(self.format.closing(self.reason, self.usage()))));
+                    let closing = self.format.closing(self.reason, self.usage());
+                    return Poll::Ready(Ok((!closing.is_empty()).then_some(closing)));
                 }
                 Stage::Done => return Poll::Ready(Ok(None)),
             }

@@ -1,9 +1,8 @@
 //! The JSON of an answer, as server-sent events or whole.
 
-use std::fmt::Write as _;
-
 use serde_json::json;
 
+use super::dialect::{Dialect, UsageStyle};
 use super::request::Endpoint;
 
 /// Why an answer ended.
@@ -42,76 +41,201 @@ impl Usage {
     }
 }
 
+/// What a part of an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Text for the user.
+    Text,
+    /// Reasoning before it.
+    Reasoning,
+    /// Arguments of a tool call.
+    ToolCall,
+}
+
 /// What all parts of one answer have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Format {
-    endpoint: Endpoint,
-    id: String,
-    model: String,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) id: String,
+    pub(crate) model: String,
     /// Whole seconds.
-    created: u64,
-    include_usage: bool,
-    /// The beginning of each event.
-    head: String,
+    pub(crate) created: u64,
+    pub(crate) include_usage: bool,
+    pub(crate) dialect: Dialect,
 }
 
 impl Format {
-    /// The format of an answer.
-    pub(crate) fn new(
-        endpoint: Endpoint,
-        id: String,
-        model: String,
-        created: u64,
-        include_usage: bool,
-    ) -> Self {
-        let object = match endpoint {
-            Endpoint::Completions => "text_completion",
-            Endpoint::Chat => "chat.completion.chunk",
-        };
-        let head = format!(
-            r#"data: {{"id":{},"object":"{object}","created":{created},"model":{},"choices":["#,
-            json!(id),
-            json!(model),
-        );
-        Self { endpoint, id, model, created, include_usage, head }
-    }
-
-    /// The event that opens a stream, if there is one.
+    /// The events that open a stream, if there are any.
     pub(crate) fn opening(&self) -> Option<String> {
-        (self.endpoint == Endpoint::Chat)
-            .then(|| self.event(r#""delta":{"role":"assistant","content":""}"#, "null"))
+        match self.endpoint {
+            Endpoint::Completions | Endpoint::Triton | Endpoint::Tgi => None,
+            Endpoint::Chat => {
+                Some(self.openai(r#""delta":{"role":"assistant","content":""}"#, "null", None))
+            }
+            Endpoint::Responses => {
+                let response =
+                    json!({"id": self.id, "object": "response", "status": "in_progress"});
+                let event = |kind: &str| self.typed(kind, &json!({"response": response}));
+                Some(event("response.created") + &event("response.in_progress"))
+            }
+        }
     }
 
-    /// The event of one token, whose text needs no escape.
-    pub(crate) fn token(&self, text: &str) -> String {
-        let content = match self.endpoint {
-            Endpoint::Completions => format!(r#""text":"{text}""#),
-            Endpoint::Chat => format!(r#""delta":{{"content":"{text}"}}"#),
-        };
-        self.event(&content, "null")
+    /// What a token is by its place in the answer.
+    pub(crate) fn part(&self, index: u32) -> Part {
+        match self.endpoint {
+            Endpoint::Chat | Endpoint::Responses => {
+                let Dialect { reasoning_tokens, tool_call, .. } = self.dialect;
+                match index {
+                    _ if index < reasoning_tokens => Part::Reasoning,
+                    _ if tool_call => Part::ToolCall,
+                    _ => Part::Text,
+                }
+            }
+            Endpoint::Completions | Endpoint::Triton | Endpoint::Tgi => Part::Text,
+        }
     }
 
-    /// The events that close a stream.
+    /// The event of one or more tokens, whose text needs no escape. `usage` counts up to them; `last`
+    /// is why the answer ends with them, if it does.
+    pub(crate) fn tokens(
+        &self,
+        part: Part,
+        text: &str,
+        usage: Usage,
+        last: Option<FinishReason>,
+    ) -> String {
+        match self.endpoint {
+            Endpoint::Completions => self.openai(&format!(r#""text":"{text}""#), "null", Some(usage)),
+            Endpoint::Chat => {
+                let delta = match part {
+                    Part::Text => format!(r#"{{"content":"{text}"}}"#),
+                    Part::Reasoning => format!(r#"{{"reasoning_content":"{text}"}}"#),
+                    Part::ToolCall => format!(
+                        r#"{{"tool_calls":[{{"index":0,"type":"function","function":{{"arguments":"{text}"}}}}]}}"#
+                    ),
+                };
+                self.openai(&format!(r#""delta":{delta}"#), "null", Some(usage))
+            }
+            Endpoint::Responses => {
+                let kind = match part {
+                    Part::Text => "response.output_text.delta",
+                    Part::Reasoning => "response.reasoning_text.delta",
+                    Part::ToolCall => "response.function_call_arguments.delta",
+                };
+                self.typed(kind, &json!({"item_id": self.id, "output_index": 0, "delta": text}))
+            }
+            Endpoint::Triton => self.dialect.event(
+                None,
+                &format!(
+                    r#"{{"model_name":"ensemble","model_version":"1","sequence_end":false,"sequence_id":0,"sequence_start":false,"text_output":"{text}"}}"#
+                ),
+            ),
+            Endpoint::Tgi => {
+                let details = last.filter(|_| !self.dialect.no_finish_reason).map(|reason| {
+                    json!({
+                        "finish_reason": reason.name(),
+                        "generated_tokens": usage.completion_tokens,
+                        "input_length": usage.prompt_tokens,
+                        "seed": null,
+                    })
+                });
+                let token = json!({"id": 1, "text": text, "logprob": 0.0, "special": false});
+                let data = json!({
+                    "index": usage.completion_tokens,
+                    "token": token,
+                    "generated_text": last.map(|_| ""),
+                    "details": details,
+                });
+                self.dialect.event(None, &data.to_string())
+            }
+        }
+    }
+
+    /// The events that close a stream; empty where nothing does.
     pub(crate) fn closing(&self, reason: FinishReason, usage: Usage) -> String {
         let content = match self.endpoint {
             Endpoint::Completions => r#""text":"""#,
             Endpoint::Chat => r#""delta":{}"#,
+            Endpoint::Responses => return self.response_end(reason, usage),
+            Endpoint::Triton | Endpoint::Tgi => return String::new(),
         };
-        let mut events = self.event(content, &format!(r#""{}""#, reason.name()));
-        if self.include_usage {
-            // Writing to a string cannot fail.
-            let _ = write!(events, "{}],\"usage\":{}}}\n\n", self.head, usage.json());
+        let finish_reason = match self.dialect.no_finish_reason {
+            true => "null".to_owned(),
+            false => format!(r#""{}""#, reason.name()),
+        };
+        let mut events = self.openai(content, &finish_reason, Some(usage));
+        if self.include_usage && self.dialect.usage == UsageStyle::AsAsked {
+            let data = format!("{}],\"usage\":{}}}", self.head(), usage.json());
+            events.push_str(&self.dialect.event(None, &data));
         }
-        events.push_str("data: [DONE]\n\n");
+        if !self.dialect.no_done {
+            events.push_str(&self.dialect.event(None, "[DONE]"));
+        }
         events
     }
 
-    fn event(&self, content: &str, finish_reason: &str) -> String {
-        let usage = if self.include_usage { r#","usage":null"# } else { "" };
+    /// An error object in the stream.
+    pub(crate) fn error(&self) -> String {
+        let message = "the engine ran out of blocks";
+        match self.endpoint {
+            Endpoint::Completions | Endpoint::Chat => {
+                let error =
+                    json!({"error": {"message": message, "type": "server_error", "code": 500}});
+                self.dialect.event(None, &error.to_string())
+            }
+            Endpoint::Responses => self.typed("error", &json!({"message": message})),
+            Endpoint::Triton | Endpoint::Tgi => {
+                self.dialect.event(None, &json!({"error": message}).to_string())
+            }
+        }
+    }
+
+    fn response_end(&self, reason: FinishReason, usage: Usage) -> String {
+        let (kind, details) = match reason {
+            FinishReason::Stop => ("response.completed", json!(null)),
+            FinishReason::Length => ("response.incomplete", json!({"reason": "max_output_tokens"})),
+        };
+        let counts = (self.dialect.usage != UsageStyle::Never).then(|| {
+            json!({"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens})
+        });
+        let response = json!({
+            "id": self.id, "object": "response", "incomplete_details": details, "usage": counts,
+        });
+        self.typed(kind, &json!({"response": response}))
+    }
+
+    /// An event of responses, which says its type twice.
+    fn typed(&self, kind: &str, fields: &serde_json::Value) -> String {
+        let mut data = fields.clone();
+        data["type"] = json!(kind);
+        self.dialect.event(Some(kind), &data.to_string())
+    }
+
+    /// The beginning of an event of completions or chat.
+    fn head(&self) -> String {
+        let object = match self.endpoint {
+            Endpoint::Chat => "chat.completion.chunk",
+            _ => "text_completion",
+        };
+        let (id, model) = (json!(self.id), json!(self.model));
+        let created = self.created;
         format!(
-            "{}{{\"index\":0,{content},\"logprobs\":null,\"finish_reason\":{finish_reason}}}]{usage}}}\n\n",
-            self.head,
+            r#"{{"id":{id},"object":"{object}","created":{created},"model":{model},"choices":["#
         )
+    }
+
+    fn openai(&self, content: &str, finish_reason: &str, usage: Option<Usage>) -> String {
+        let usage = match (self.dialect.usage, usage) {
+            (UsageStyle::EveryChunk, Some(usage)) => format!(r#","usage":{}"#, usage.json()),
+            (UsageStyle::AsAsked, _) if self.include_usage => r#","usage":null"#.to_owned(),
+            _ => String::new(),
+        };
+        let data = format!(
+            "{}{{\"index\":0,{content},\"logprobs\":null,\"finish_reason\":{finish_reason}}}]{usage}}}",
+            self.head(),
+        );
+        self.dialect.event(None, &data)
     }
 
     /// A whole answer.
@@ -126,6 +250,15 @@ impl Format {
                 choice["message"] = json!({"role": "assistant", "content": text});
                 "chat.completion"
             }
+            Endpoint::Responses => {
+                let part = json!({"type": "output_text", "text": text});
+                let item = json!({"type": "message", "role": "assistant", "content": [part]});
+                return json!({"id": self.id, "object": "response", "output": [item]}).to_string();
+            }
+            Endpoint::Triton => {
+                return json!({"model_name": "ensemble", "text_output": text}).to_string();
+            }
+            Endpoint::Tgi => return json!({"generated_text": text}).to_string(),
         };
         json!({
             "id": self.id,
@@ -148,7 +281,14 @@ mod tests {
     const USAGE: Usage = Usage { prompt_tokens: 3, completion_tokens: 4 };
 
     fn format(endpoint: Endpoint, include_usage: bool) -> Format {
-        Format::new(endpoint, "id-1".to_owned(), "a \"model\"".to_owned(), 7, include_usage)
+        Format {
+            endpoint,
+            id: "id-1".to_owned(),
+            model: "a \"model\"".to_owned(),
+            created: 7,
+            include_usage,
+            dialect: Dialect::default(),
+        }
     }
 
     fn events(text: &str) -> Vec<Value> {
@@ -163,7 +303,9 @@ mod tests {
     fn a_completions_token_is_an_event_with_its_text() {
         let format = format(Endpoint::Completions, false);
         assert_eq!(format.opening(), None);
-        let [event] = &events(&format.token(" word"))[..] else { panic!() };
+        let [event] = &events(&format.tokens(Part::Text, " word", USAGE, None))[..] else {
+            panic!()
+        };
         assert_eq!(event["choices"][0]["text"], " word");
         assert_eq!(event["choices"][0]["finish_reason"], Value::Null);
         assert_eq!(event["model"], "a \"model\"");
@@ -176,7 +318,9 @@ mod tests {
         let [event] = &events(&format.opening().unwrap())[..] else { panic!() };
         let role = json!({"role": "assistant", "content": ""});
         assert_eq!(event["choices"][0]["delta"], role);
-        let [event] = &events(&format.token(" word"))[..] else { panic!() };
+        let [event] = &events(&format.tokens(Part::Text, " word", USAGE, None))[..] else {
+            panic!()
+        };
         assert_eq!(event["choices"][0]["delta"], json!({"content": " word"}));
     }
 

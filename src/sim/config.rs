@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::dialect::Dialect;
 use super::lexicon::Lexicon;
 
 /// A deployment to resemble.
@@ -42,6 +43,8 @@ pub struct SimConfig {
     pub mean_natural_tokens: u32,
     /// How text is counted, and the words of the answers.
     pub lexicon: Lexicon,
+    /// How answers are sent.
+    pub dialect: Dialect,
 }
 
 impl SimConfig {
@@ -59,6 +62,7 @@ impl SimConfig {
             models: Vec::new(),
             mean_natural_tokens: 200,
             lexicon: Lexicon::Approximate,
+            dialect: Dialect::default(),
         };
         match preset {
             Preset::Small => small,

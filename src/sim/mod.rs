@@ -9,6 +9,7 @@ mod api_error;
 mod chunk;
 mod config;
 mod counters;
+mod dialect;
 mod engine;
 mod lexicon;
 mod model;
@@ -18,6 +19,7 @@ mod server;
 mod truth;
 
 pub use config::{Preset, SimConfig};
+pub use dialect::{Dialect, UsageStyle};
 pub use lexicon::Lexicon;
 pub use server::SimServer;
 pub use truth::TruthRecord;

@@ -1,25 +1,52 @@
-//! What a client may ask for: the bodies of the two generating routes, read and checked.
+//! What a client may ask for: the bodies of the generating routes, read and checked.
 
 use serde::Deserialize;
 
 use super::api_error::ApiError;
 use super::chunk::FinishReason;
 
-/// Which of the two generating routes.
+/// Which of the generating routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     /// `/v1/completions`
     Completions,
     /// `/v1/chat/completions`
     Chat,
+    /// `/v1/responses`
+    Responses,
+    /// `/v2/models/MODEL/generate_stream`
+    Triton,
+    /// `/generate_stream`
+    Tgi,
 }
 
 impl Endpoint {
+    /// The route of a path, if it generates.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        match path {
+            "/v1/completions" => Some(Self::Completions),
+            "/v1/chat/completions" => Some(Self::Chat),
+            "/v1/responses" => Some(Self::Responses),
+            "/generate_stream" => Some(Self::Tgi),
+            _ => {
+                let model = path.strip_prefix("/v2/models/")?.strip_suffix("/generate_stream")?;
+                (!model.is_empty() && !model.contains('/')).then_some(Self::Triton)
+            }
+        }
+    }
+
+    /// Whether a request must name a model, and may ask for its answer in one piece.
+    fn is_openai(self) -> bool {
+        matches!(self, Self::Completions | Self::Chat | Self::Responses)
+    }
+
     /// The longest answer where the request does not say.
     fn default_max_tokens(self) -> u32 {
         match self {
             Self::Completions => 16,
-            Self::Chat => 256,
+            Self::Chat | Self::Responses => 256,
+            Self::Triton => 16,
+            Self::Tgi => 20,
         }
     }
 }
@@ -29,8 +56,8 @@ impl Endpoint {
 pub(crate) struct GenerationRequest {
     /// Where it came in.
     pub(crate) endpoint: Endpoint,
-    /// What it calls the model.
-    pub(crate) model: String,
+    /// What it calls the model, where it does.
+    pub(crate) model: Option<String>,
     /// What is to be continued or answered.
     pub(crate) prompt: Prompt,
     /// The longest answer; above 0.
@@ -57,6 +84,12 @@ struct Body {
     model: Option<String>,
     prompt: Option<PromptField>,
     messages: Option<Vec<Message>>,
+    input: Option<ResponsesInput>,
+    text_input: Option<String>,
+    inputs: Option<String>,
+    parameters: Option<TgiParameters>,
+    max_output_tokens: Option<u32>,
+    min_length: Option<u32>,
     max_tokens: Option<u32>,
     max_completion_tokens: Option<u32>,
     min_tokens: Option<u32>,
@@ -64,6 +97,19 @@ struct Body {
     n: Option<u32>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ResponsesInput {
+    Text(String),
+    Items(Vec<Message>),
+}
+
+#[derive(Default, Deserialize)]
+struct TgiParameters {
+    max_new_tokens: Option<u32>,
+    ignore_eos_token: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -102,34 +148,46 @@ impl GenerationRequest {
     pub(crate) fn parse(endpoint: Endpoint, body: &[u8]) -> Result<Self, ApiError> {
         let body: Body = serde_json::from_slice(body)
             .map_err(|error| ApiError::bad_request(None, format!("Malformed request: {error}.")))?;
-        let model = body.model.ok_or_else(|| missing("model"))?;
+        if body.model.is_none() && endpoint.is_openai() {
+            return Err(missing("model"));
+        }
         let prompt = match endpoint {
             Endpoint::Completions => prompt(body.prompt.ok_or_else(|| missing("prompt"))?)?,
             Endpoint::Chat => conversation(body.messages.ok_or_else(|| missing("messages"))?)?,
+            Endpoint::Responses => match body.input.ok_or_else(|| missing("input"))? {
+                ResponsesInput::Text(text) => Prompt::Text(text),
+                ResponsesInput::Items(items) => conversation(items)?,
+            },
+            Endpoint::Triton => Prompt::Text(body.text_input.ok_or_else(|| missing("text_input"))?),
+            Endpoint::Tgi => Prompt::Text(body.inputs.ok_or_else(|| missing("inputs"))?),
         };
+        let tgi = body.parameters.unwrap_or_default();
         if body.n.is_some_and(|n| n != 1) {
             return Err(ApiError::bad_request(Some("n"), "`n` must be 1."));
         }
         let max_tokens = body
             .max_completion_tokens
+            .or(body.max_output_tokens)
+            .or(tgi.max_new_tokens)
             .or(body.max_tokens)
             .unwrap_or_else(|| endpoint.default_max_tokens());
         if max_tokens == 0 {
             return Err(ApiError::bad_request(Some("max_tokens"), "`max_tokens` must be above 0."));
         }
-        let min_tokens = body.min_tokens.unwrap_or(0);
+        let min_tokens = body.min_tokens.or(body.min_length).unwrap_or(0);
         if min_tokens > max_tokens {
             let message = format!("`min_tokens` must be at most `max_tokens`, {max_tokens}.");
             return Err(ApiError::bad_request(Some("min_tokens"), message));
         }
         Ok(Self {
             endpoint,
-            model,
+            model: body.model,
             prompt,
             max_tokens,
             min_tokens,
-            ignore_eos: body.ignore_eos.unwrap_or(false),
-            stream: body.stream.unwrap_or(false),
+            ignore_eos: body.ignore_eos.or(tgi.ignore_eos_token).unwrap_or(false),
+            // The other routes are for streams only.
+            stream: body.stream.unwrap_or(false) || !endpoint.is_openai(),
             include_usage: body.stream_options.and_then(|o| o.include_usage).unwrap_or(false),
         })
     }

@@ -47,11 +47,7 @@ impl Routes {
     ) -> Result<Response<AnyBody>, Box<dyn Error + Send + Sync>> {
         let arrived = self.clock.now();
         let path = request.uri().path();
-        let endpoint = match path {
-            "/v1/completions" => Some(Endpoint::Completions),
-            "/v1/chat/completions" => Some(Endpoint::Chat),
-            _ => None,
-        };
+        let endpoint = Endpoint::of(path);
         let allowed = match path {
             _ if endpoint.is_some() => Method::POST,
             "/sim/truth/reset" => Method::POST,
@@ -88,12 +84,14 @@ impl Routes {
         arrived: Duration,
     ) -> Result<Response<AnyBody>, ApiError> {
         let request = GenerationRequest::parse(endpoint, body)?;
-        if !self.config.serves(&request.model) {
-            return Err(ApiError::unknown_model(&request.model, &self.config.models));
+        if let Some(model) = request.model.as_ref().filter(|model| !self.config.serves(model)) {
+            return Err(ApiError::unknown_model(model, &self.config.models));
         }
         let answer_seed = seed(self.config.seed, &request.prompt);
         let (output_tokens, reason) = request.answer_length(self.natural_length(answer_seed));
         let GenerationRequest { model, prompt, max_tokens, stream, include_usage, .. } = request;
+        let model = model.unwrap_or_else(|| self.config.model_name().to_owned());
+        let stream = stream && !self.config.dialect.one_block;
         let prompt_tokens = self.count(prompt).await?;
         let submission = Submission { arrived, prompt_tokens, max_tokens, output_tokens, reason };
         let (sequence, tokens) = self.engine.submit(submission).map_err(|_| {
@@ -102,6 +100,8 @@ impl Routes {
         let id = match endpoint {
             Endpoint::Completions => format!("cmpl-{sequence}"),
             Endpoint::Chat => format!("chatcmpl-{sequence}"),
+            Endpoint::Responses => format!("resp-{sequence}"),
+            Endpoint::Triton | Endpoint::Tgi => sequence.to_string(),
         };
         let record = self.truth.open(TruthRecord {
             id: id.clone(),
@@ -120,12 +120,21 @@ impl Routes {
             engine: self.engine.clone(),
             clock: self.clock,
             record,
-            format: Format::new(endpoint, id, model, arrived.as_secs(), include_usage),
+            format: Format {
+                endpoint,
+                id,
+                model,
+                created: arrived.as_secs(),
+                include_usage,
+                dialect: self.config.dialect,
+            },
             words: self.words.answer(answer_seed),
             reason,
             prompt_tokens,
             generated: 0,
             stage: if stream { Stage::Opening } else { Stage::Whole },
+            held: String::new(),
+            held_tokens: 0,
         };
         let mut response = Response::new(Either::Right(answer));
         response.headers_mut().insert(CONTENT_TYPE, if stream { EVENTS } else { JSON });

@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::openai::{self, OpenAiRequest, Text};
-use super::{Event, EventError};
+use super::openai::{self, Text};
+use super::{Event, EventError, Request};
 
-pub(super) fn body(request: &OpenAiRequest<'_>) -> Map<String, Value> {
+pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
     let mut body = openai::common(request);
     body.insert("messages".into(), json!([{ "role": "user", "content": request.prompt }]));
     body

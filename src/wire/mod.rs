@@ -6,9 +6,11 @@ use serde::Deserialize;
 mod chat;
 mod completions;
 mod openai;
+mod responses;
 mod sse;
+mod tgi;
+mod triton;
 
-pub use openai::OpenAiRequest as Request;
 pub use sse::SseParser;
 
 /// What speaks at a backend's address.
@@ -39,6 +41,14 @@ pub enum BackendKind {
     #[serde(rename = "openai-chat")]
     #[value(name = "openai-chat")]
     OpenAiChat,
+    /// OpenAI's responses.
+    #[serde(rename = "openai-responses")]
+    #[value(name = "openai-responses")]
+    OpenAiResponses,
+    /// TensorRT-LLM behind Triton's generate extension.
+    TrtLlm,
+    /// Text Generation Inference.
+    Tgi,
     /// The embedded engine, started by the harness.
     Sim,
 }
@@ -57,6 +67,9 @@ impl BackendKind {
             Self::LlamaCppChat => "llama-cpp-chat",
             Self::OpenAi => "openai",
             Self::OpenAiChat => "openai-chat",
+            Self::OpenAiResponses => "openai-responses",
+            Self::TrtLlm => "trt-llm",
+            Self::Tgi => "tgi",
             Self::Sim => "sim",
         }
     }
@@ -72,13 +85,56 @@ impl BackendKind {
             | Self::SglangChat
             | Self::LlamaCppChat
             | Self::OpenAiChat => Some(ProtocolKind::Chat),
+            Self::OpenAiResponses => Some(ProtocolKind::Responses),
+            Self::TrtLlm => Some(ProtocolKind::Triton),
+            Self::Tgi => Some(ProtocolKind::Tgi),
             Self::Sim => None,
         }
     }
 
     /// Whether the engine knows `ignore_eos`, a field that OpenAI's own API refuses.
     pub fn knows_ignore_eos(self) -> bool {
-        !matches!(self, Self::OpenAi | Self::OpenAiChat)
+        !matches!(self, Self::OpenAi | Self::OpenAiChat | Self::OpenAiResponses)
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// What the server calls the model.
+    pub model: &'a str,
+    /// The prompt.
+    pub prompt: &'a str,
+    /// The longest answer, tokens.
+    pub output_tokens: u32,
+    /// Under which name chat servers are told that.
+    pub length_field: LengthField,
+    /// Whether the answer is kept from ending before its length.
+    pub ignore_eos: bool,
+    /// Whether `min_tokens` is sent, equal to the length.
+    pub min_tokens: bool,
+    /// Whether usage counts are asked for.
+    pub include_usage: bool,
+}
+
+/// How OpenAI's chat is told the longest answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LengthField {
+    /// As all engines know it.
+    #[default]
+    MaxTokens,
+    /// As OpenAI's newer models want it.
+    MaxCompletionTokens,
+}
+
+impl LengthField {
+    /// The field's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+        }
     }
 }
 
@@ -90,14 +146,27 @@ pub enum ProtocolKind {
     Completions,
     /// OpenAI chat completions, streamed.
     Chat,
+    /// OpenAI responses, streamed.
+    Responses,
+    /// Triton's generate extension, streamed.
+    Triton,
+    /// Text Generation Inference, streamed.
+    Tgi,
 }
 
 impl ProtocolKind {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Completions, Self::Chat, Self::Responses, Self::Triton, Self::Tgi];
+
     /// The name in configs and results.
     pub fn name(self) -> &'static str {
         match self {
             Self::Completions => "completions",
             Self::Chat => "chat",
+            Self::Responses => "responses",
+            Self::Triton => "triton",
+            Self::Tgi => "tgi",
         }
     }
 
@@ -106,7 +175,20 @@ impl ProtocolKind {
         match self {
             Self::Completions => "/v1/completions",
             Self::Chat => "/v1/chat/completions",
+            Self::Responses => "/v1/responses",
+            Self::Triton => "/v2/models/ensemble/generate_stream",
+            Self::Tgi => "/generate_stream",
         }
+    }
+
+    /// Whether a complete answer ends with its response and without a word in it.
+    pub fn ends_with_response(self) -> bool {
+        matches!(self, Self::Triton)
+    }
+
+    /// Whether the server can be asked for usage counts by `stream_options`.
+    pub fn has_stream_options(self) -> bool {
+        matches!(self, Self::Completions | Self::Chat)
     }
 
     /// The JSON body of a request.
@@ -114,6 +196,9 @@ impl ProtocolKind {
         match self {
             Self::Completions => completions::body(request),
             Self::Chat => chat::body(request),
+            Self::Responses => responses::body(request),
+            Self::Triton => triton::body(request),
+            Self::Tgi => tgi::body(request),
         }
     }
 
@@ -124,6 +209,9 @@ impl ProtocolKind {
         match self {
             Self::Completions => completions::read(data, event),
             Self::Chat => chat::read(data, event),
+            Self::Responses => responses::read(data, event),
+            Self::Triton => triton::read(data, event),
+            Self::Tgi => tgi::read(data, event),
         }
     }
 }
@@ -147,6 +235,8 @@ pub struct Event {
     pub tool_call: bool,
     /// Why the server stopped, where this event ends the answer.
     pub finish_reason: Option<String>,
+    /// How many tokens this event is, where the protocol says so.
+    pub tokens: Option<u32>,
     /// Token counts so far, where the event has them.
     pub usage: Option<crate::record::Usage>,
     /// The end mark of the stream.

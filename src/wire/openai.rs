@@ -1,4 +1,13 @@
 //! What OpenAI's completions and chat have in common: sampling fields, usage, error objects. Pure.
+//!
+//! | sent | |
+//! | --- | --- |
+//! | `model`; `prompt` or `messages` | the model, the prompt |
+//! | `max_tokens`, or `max_completion_tokens` where the backend's `length_field` says so | the longest answer |
+//! | `temperature` | 0: greedy |
+//! | `stream` | true |
+//! | `stream_options` | `{"include_usage": true}`, unless the backend's `stream_options` is off |
+//! | `ignore_eos`, `min_tokens` | where they are asked for: engines know them, OpenAI's own API does not |
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,31 +17,14 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use super::{Event, EventError};
+use super::{Event, EventError, Request};
 use crate::record::Usage;
 
-/// What a request asks for.
-#[derive(Clone, Copy, Debug)]
-pub struct OpenAiRequest<'a> {
-    /// What the server calls the model.
-    pub model: &'a str,
-    /// The prompt.
-    pub prompt: &'a str,
-    /// The longest answer, tokens.
-    pub output_tokens: u32,
-    /// Whether the answer is kept from ending before its length.
-    pub ignore_eos: bool,
-    /// Whether `min_tokens` is sent, equal to the length.
-    pub min_tokens: bool,
-    /// Whether usage counts are asked for.
-    pub include_usage: bool,
-}
-
 /// The fields that both protocols have. The sampling is greedy, as in MAX's script.
-pub(super) fn common(request: &OpenAiRequest<'_>) -> Map<String, Value> {
+pub(super) fn common(request: &Request<'_>) -> Map<String, Value> {
     let mut body = Map::new();
     body.insert("model".into(), json!(request.model));
-    body.insert("max_tokens".into(), json!(request.output_tokens));
+    body.insert(request.length_field.name().into(), json!(request.output_tokens));
     body.insert("temperature".into(), json!(0.0));
     body.insert("stream".into(), json!(true));
     if request.ignore_eos {
@@ -155,12 +147,14 @@ pub(super) fn error_message(error: &Value) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::wire::LengthField;
 
-    pub(in crate::wire) fn request() -> OpenAiRequest<'static> {
-        OpenAiRequest {
+    pub(in crate::wire) fn request() -> Request<'static> {
+        Request {
             model: "m",
             prompt: "hi",
             output_tokens: 7,
+            length_field: LengthField::MaxTokens,
             ignore_eos: true,
             min_tokens: false,
             include_usage: true,
@@ -173,14 +167,14 @@ pub(super) mod tests {
         assert_eq!(body["ignore_eos"], true);
         assert_eq!(body["stream_options"]["include_usage"], true);
         assert!(!body.contains_key("min_tokens"));
-        let plain = OpenAiRequest {
-            ignore_eos: false,
-            min_tokens: true,
-            include_usage: false,
-            ..request()
-        };
+        let plain =
+            Request { ignore_eos: false, min_tokens: true, include_usage: false, ..request() };
         let body = common(&plain);
         assert_eq!(body["min_tokens"], 7);
         assert!(!body.contains_key("ignore_eos") && !body.contains_key("stream_options"));
+        let length_field = LengthField::MaxCompletionTokens;
+        let body = common(&Request { length_field, ..request() });
+        assert_eq!(body["max_completion_tokens"], 7);
+        assert!(!body.contains_key("max_tokens"));
     }
 }

@@ -1,0 +1,137 @@
+//! Text Generation Inference, streamed: `POST /generate_stream`. Pure.
+//!
+//! | sent | |
+//! | --- | --- |
+//! | `inputs` | the prompt |
+//! | `parameters.max_new_tokens` | the longest answer |
+//! | `parameters.do_sample` | false: greedy |
+//! | `parameters.details` | true: the last event counts the tokens |
+//! | `parameters.ignore_eos_token` | where `ignore_eos` asks for it |
+//!
+//! Each event is one token. The last one has the whole text again, and the reason for the end.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::openai::{Text, error_message};
+use super::{Event, EventError, Request};
+use crate::record::Usage;
+
+pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
+    let mut parameters = json!({
+        "max_new_tokens": request.output_tokens,
+        "do_sample": false,
+        "details": true,
+    });
+    if request.ignore_eos {
+        parameters["ignore_eos_token"] = json!(true);
+    }
+    let mut body = Map::new();
+    body.insert("inputs".into(), json!(request.prompt));
+    body.insert("parameters".into(), parameters);
+    body
+}
+
+#[derive(Deserialize)]
+struct Output<'a> {
+    #[serde(borrow)]
+    token: Option<Token<'a>>,
+    #[serde(borrow)]
+    details: Option<Details<'a>>,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Token<'a> {
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    #[serde(default)]
+    special: bool,
+}
+
+#[derive(Deserialize)]
+struct Details<'a> {
+    #[serde(borrow)]
+    finish_reason: Option<Text<'a>>,
+    generated_tokens: Option<u32>,
+    input_length: Option<u32>,
+}
+
+pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
+    let output: Output<'_> =
+        serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))?;
+    if let Some(error) = output.error.filter(|error| !error.is_null()) {
+        return Err(EventError::Server(error_message(&error)));
+    }
+    if let Some(token) = output.token {
+        event.tokens = Some(1);
+        // An end-of-sequence token is no text.
+        if !token.special {
+            event.text.push_str(Text::of(&token.text));
+        }
+    }
+    if let Some(details) = output.details {
+        event.usage = Some(Usage {
+            prompt_tokens: details.input_length,
+            completion_tokens: details.generated_tokens,
+            cached_tokens: None,
+        });
+        event.finish(details.finish_reason.map(|reason| reason.0));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::openai::tests::request;
+    use super::*;
+
+    fn read(data: &str) -> Result<Event, EventError> {
+        let mut event = Event::default();
+        super::read(data.as_bytes(), &mut event).map(|()| event)
+    }
+
+    #[test]
+    fn an_event_is_a_token_and_the_last_one_counts_them() {
+        let data = r#"{"index":1,"token":{"id":5,"text":" a","logprob":-0.1,"special":false},
+            "generated_text":null,"details":null}"#;
+        let event = read(data).unwrap();
+        assert_eq!((event.text.as_str(), event.tokens, event.usage), (" a", Some(1), None));
+        let data = r#"{"index":2,"token":{"id":6,"text":" b","logprob":0,"special":false},
+            "generated_text":" a b","details":{"finish_reason":"length","generated_tokens":2,
+            "seed":null,"input_length":9}}"#;
+        let event = read(data).unwrap();
+        assert_eq!((event.text.as_str(), event.finish_reason.as_deref()), (" b", Some("length")));
+        let usage =
+            Usage { prompt_tokens: Some(9), completion_tokens: Some(2), cached_tokens: None };
+        assert_eq!(event.usage, Some(usage));
+    }
+
+    #[test]
+    fn a_special_token_is_no_text() {
+        let data = r#"{"token":{"id":2,"text":"</s>","special":true},"generated_text":"a"}"#;
+        assert!(!read(data).unwrap().has_output());
+    }
+
+    #[test]
+    fn an_error_is_an_error() {
+        let error =
+            read(r#"{"error":"Request failed during generation","error_type":"generation"}"#);
+        assert_eq!(error, Err(EventError::Server("Request failed during generation".into())));
+        assert!(matches!(read("{\"token\":7}"), Err(EventError::BadJson(_))));
+    }
+
+    #[test]
+    fn the_body_is_that_of_tgi() {
+        assert_eq!(
+            Value::Object(body(&request())),
+            json!({
+                "inputs": "hi",
+                "parameters": {
+                    "max_new_tokens": 7, "do_sample": false, "details": true,
+                    "ignore_eos_token": true,
+                },
+            })
+        );
+    }
+}

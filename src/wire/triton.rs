@@ -1,0 +1,90 @@
+//! Triton's generate extension as TensorRT-LLM's ensemble has it, streamed:
+//! `POST /v2/models/ensemble/generate_stream`. Pure.
+//!
+//! | sent | |
+//! | --- | --- |
+//! | `text_input`, `max_tokens`, `stream` | the prompt, the longest answer |
+//! | `temperature`, `top_k` | 0 and 1: greedy |
+//! | `bad_words`, `stop_words` | empty: some ensembles refuse a request without them |
+//! | `min_length` | the length, where `ignore_eos` or `min_tokens` ask for it |
+//!
+//! `end_id`, where a model needs it, goes into the backend's `extra_body`. Each event holds new text in
+//! `text_output`. The server counts no tokens and sends no end mark: a complete answer ends with its
+//! response.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::openai::{Text, error_message};
+use super::{Event, EventError, Request};
+
+pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
+    let mut body = Map::new();
+    body.insert("text_input".into(), json!(request.prompt));
+    body.insert("max_tokens".into(), json!(request.output_tokens));
+    body.insert("temperature".into(), json!(0.0));
+    body.insert("top_k".into(), json!(1));
+    body.insert("bad_words".into(), json!(""));
+    body.insert("stop_words".into(), json!(""));
+    body.insert("stream".into(), json!(true));
+    if request.ignore_eos || request.min_tokens {
+        body.insert("min_length".into(), json!(request.output_tokens));
+    }
+    body
+}
+
+#[derive(Deserialize)]
+struct Output<'a> {
+    #[serde(borrow)]
+    text_output: Option<Text<'a>>,
+    error: Option<Value>,
+}
+
+pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
+    let output: Output<'_> =
+        serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))?;
+    if let Some(error) = output.error.filter(|error| !error.is_null()) {
+        return Err(EventError::Server(error_message(&error)));
+    }
+    event.text.push_str(Text::of(&output.text_output));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::openai::tests::request;
+    use super::*;
+
+    fn read(data: &str) -> Result<Event, EventError> {
+        let mut event = Event::default();
+        super::read(data.as_bytes(), &mut event).map(|()| event)
+    }
+
+    #[test]
+    fn text_is_read_and_nothing_else() {
+        let data = r#"{"context_logits":0.0,"cum_log_probs":0.0,"model_name":"ensemble",
+            "output_log_probs":[0.0,0.0],"sequence_end":false,"sequence_id":0,"text_output":" a\u00e9"}"#;
+        let event = read(data).unwrap();
+        assert_eq!((event.text.as_str(), event.has_output()), (" a\u{e9}", true));
+        assert!(!read(r#"{"model_name":"ensemble","text_output":""}"#).unwrap().has_output());
+    }
+
+    #[test]
+    fn an_error_is_an_error() {
+        let error = read(r#"{"error":"in ensemble 'ensemble', out of blocks"}"#).unwrap_err();
+        assert_eq!(error, EventError::Server("in ensemble 'ensemble', out of blocks".into()));
+        assert!(matches!(read("{\"text_out"), Err(EventError::BadJson(_))));
+    }
+
+    #[test]
+    fn the_body_is_that_of_the_generate_extension() {
+        let body = Value::Object(body(&request()));
+        assert_eq!(
+            body,
+            json!({
+                "text_input": "hi", "max_tokens": 7, "temperature": 0.0, "top_k": 1,
+                "bad_words": "", "stop_words": "", "stream": true, "min_length": 7,
+            })
+        );
+    }
+}
