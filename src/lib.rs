@@ -106,6 +106,7 @@ mod strain;
 mod tokens;
 
 mod drive;
+mod trial;
 
 // Judgement.
 pub mod samples;

@@ -8,15 +8,12 @@ use anyhow::{Context as _, bail};
 use jiff::ZonedDateTime;
 
 use crate::client::{Client, Limits, ReadyRequest};
-use crate::clock::Clock;
-use crate::config::StreamOptions;
 use crate::descriptors;
 use crate::drive;
 use crate::flags::SelfCheckMode;
 use crate::live::Live;
 use crate::plan::{Address, Case, Server};
-use crate::probe::Probe;
-use crate::record::{Failure, Outcome, RequestRecord};
+use crate::record::RequestRecord;
 use crate::report::{Measured, Report};
 use crate::schedule::Schedule;
 use crate::self_check::{self, LoadPoint, SelfCheck};
@@ -26,10 +23,10 @@ use crate::strain::Strain;
 use crate::summary::{Counted, Summary};
 use crate::tokenizer::Tokenizer;
 use crate::tokens;
+use crate::trial::{self, Manners};
 use crate::validity::Validity;
 use crate::verdict;
-use crate::wire::Request;
-use crate::workload::{PromptRequest, Workload};
+use crate::workload::Workload;
 
 /// Measures one case of a plan and reports on it; saves and prints nothing.
 ///
@@ -94,7 +91,7 @@ pub fn run(
 ) -> anyhow::Result<Report> {
     let (server, address) = start(case, &prepared.tokenizer)?;
     let runtime = drive::runtime(&case.load, live)?;
-    let (records, strain) =
+    let ((records, strain), notes) =
         runtime.block_on(records(case, prepared, options, &address, live, stop))?;
     let sent = records.len();
     let warm_up = schedule(case, prepared).warm_up;
@@ -106,7 +103,7 @@ pub fn run(
     let load = LoadPoint::of(requests.iter().map(|(record, _)| record));
     let mode = if interrupted { SelfCheckMode::Never } else { options.self_check };
     let self_check = self_check::of(mode, load, strain.wall, stop);
-    let run = Run { requests, sent, strain, self_check, interrupted };
+    let run = Run { requests, sent, strain, notes, self_check, interrupted };
     Ok(report(case, prepared, options, &address, run))
 }
 
@@ -134,21 +131,22 @@ async fn records(
     address: &Address,
     live: &Arc<Live>,
     stop: &Stop,
-) -> anyhow::Result<(Vec<RequestRecord>, Strain)> {
+) -> anyhow::Result<((Vec<RequestRecord>, Strain), Vec<String>)> {
     let client = Client::new(&case.backend, &address.endpoint_url())?;
     let limits = Limits { timeout: case.timeout, stall_timeout: case.stall_timeout };
-    let mut include_usage = case.backend.stream_options != StreamOptions::Off;
     // There is nothing to find out about the embedded engine.
-    if options.test_prompt && !matches!(case.backend.server, Server::Sim(_)) {
-        include_usage = try_out(case, &client, address, limits, stop, include_usage).await?;
-    }
+    let unknown = case.backend.probe && !matches!(case.backend.server, Server::Sim(_));
+    let manners = if options.test_prompt && unknown {
+        trial::try_out(case, &client, address, limits, stop).await?
+    } else {
+        Manners::of(&case.backend)
+    };
     let requests = &prepared.workload.requests;
-    let ready: Vec<ReadyRequest> = requests
-        .iter()
-        .map(|request| client.prepare(&body(case, request, include_usage)))
-        .collect();
+    let ready: Vec<ReadyRequest> =
+        requests.iter().map(|request| client.prepare(&manners.body(case, request))).collect();
     let schedule = schedule(case, prepared);
-    drive::drive(&client, ready, &case.load, &schedule, limits, live, stop).await
+    let run = drive::drive(&client, ready, &case.load, &schedule, limits, live, stop).await?;
+    Ok((run, manners.notes))
 }
 
 /// The schedule of the case, which sends no more requests than were drawn unless its end is open.
@@ -159,62 +157,6 @@ fn schedule(case: &Case, prepared: &Prepared) -> Schedule {
         course.requests = course.requests.map(|requests| requests.min(drawn));
     }
     Schedule::new(&case.load, &course, case.arrivals, case.seed)
-}
-
-/// The body of one request: the protocol's own fields, and the backend's extra ones over them.
-fn body(case: &Case, request: &PromptRequest, include_usage: bool) -> Vec<u8> {
-    let backend = &case.backend;
-    let mut body = backend.protocol.body(&Request {
-        model: &case.model.id,
-        prompt: &request.prompt,
-        output_tokens: request.output_tokens,
-        length_field: backend.length_field,
-        ignore_eos: backend.ignore_eos,
-        min_tokens: backend.min_tokens,
-        include_usage,
-    });
-    body.extend(backend.extra_body.clone());
-    serde_json::Value::Object(body).to_string().into_bytes()
-}
-
-/// Sends one short request before the clock starts, so that a wrong model or key is one clear error
-/// and not hundreds of failures. Returns whether the server takes `stream_options`.
-async fn try_out(
-    case: &Case,
-    client: &Client,
-    address: &Address,
-    limits: Limits,
-    stop: &Stop,
-    include_usage: bool,
-) -> anyhow::Result<bool> {
-    let prompt =
-        PromptRequest { prompt: "Say hello.".to_owned(), prompt_tokens: 0, output_tokens: 8 };
-    let ask = async |include_usage: bool| {
-        let body = body(case, &prompt, include_usage);
-        client.send(Clock::start(), &client.prepare(&body), limits, stop).await.outcome
-    };
-    let mut outcome = ask(include_usage).await;
-    let refused = matches!(outcome, Outcome::Failed { failure: Failure::Http(400 | 422), .. });
-    if refused && include_usage && case.backend.stream_options == StreamOptions::Auto {
-        let without = ask(false).await;
-        if without == Outcome::Completed {
-            return Ok(false);
-        }
-        outcome = without;
-    }
-    let Outcome::Failed { failure, message } = outcome else { return Ok(include_usage) };
-    if failure == Failure::Cancelled {
-        return Ok(include_usage);
-    }
-    let url = address.below("/v1/models");
-    let served = Probe::new(&case.backend, &url)?.models(url, case.backend.connect_timeout).await;
-    let hint = match served {
-        Some(models) if !models.contains(&case.model.id) => {
-            format!("; it serves {}, not `{}`", models.join(", "), case.model.id)
-        }
-        _ => String::new(),
-    };
-    bail!("the test prompt to {address:?} failed: {failure}: {message}{hint}")
 }
 
 fn counted(
@@ -237,6 +179,8 @@ struct Run {
     /// Requests that were sent, those of the warm-up included.
     sent: usize,
     strain: Strain,
+    /// What was found out before the clock started.
+    notes: Vec<String>,
     self_check: anyhow::Result<SelfCheck>,
     interrupted: bool,
 }
@@ -248,14 +192,14 @@ fn report(
     address: &Address,
     run: Run,
 ) -> Report {
-    let Run { requests, sent, strain, self_check, interrupted } = run;
+    let Run { requests, sent, strain, notes, self_check, interrupted } = run;
     let summary = Summary::new(&requests, case.goodput);
     let judgements = verdict::judge(&case.slos, &summary);
     let records = requests.iter().map(|(record, _)| record);
     let validity = Validity::new(&case.load, records, &summary, &strain, self_check.as_ref().ok());
     let doubted = !validity.doubts.is_empty();
     let verdict = (!interrupted).then(|| verdict::verdict(&judgements, doubted));
-    let mut warnings = Vec::new();
+    let mut warnings = notes;
     let drawn = prepared.workload.requests.len();
     let asked = case.course.requests.unwrap_or_default();
     if case.course.is_open_ended() && drawn < sent {

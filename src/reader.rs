@@ -10,8 +10,22 @@ use crate::wire::{Event, EventError, ProtocolKind, SseParser};
 #[derive(Debug)]
 pub struct StreamReader {
     protocol: ProtocolKind,
-    parser: SseParser,
+    shape: Shape,
     state: State,
+}
+
+/// The longest answer in one block, bytes.
+const LONGEST_BLOCK: usize = 64 * 1024 * 1024;
+
+/// What a response is.
+#[derive(Debug)]
+enum Shape {
+    /// Nothing of it has come but white space.
+    Unknown,
+    /// A stream of events.
+    Events(SseParser),
+    /// A JSON text: a server that does not stream.
+    Block(Vec<u8>),
 }
 
 /// Apart from the parser, so that the parser can call into it.
@@ -21,6 +35,7 @@ struct State {
     /// The event that is being read; kept for its room.
     event: Event,
     bytes: usize,
+    last_read: Duration,
     events: usize,
     done: bool,
     error: Option<(Failure, String)>,
@@ -45,14 +60,37 @@ impl Default for TokenCounts {
 impl StreamReader {
     /// A reader of a response that has not begun.
     pub fn new(protocol: ProtocolKind) -> Self {
-        Self { protocol, parser: SseParser::default(), state: State::default() }
+        Self { protocol, shape: Shape::Unknown, state: State::default() }
     }
 
     /// Takes the bytes of one read and its stamp.
     pub fn feed(&mut self, bytes: &[u8], at: Duration) {
-        let Self { protocol, parser, state } = self;
+        let Self { protocol, shape, state } = self;
         state.bytes += bytes.len();
-        parser.feed(bytes, |data| state.event(*protocol, data, at));
+        state.last_read = at;
+        if let Shape::Unknown = shape {
+            match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+                // White space before an event means nothing.
+                None => return,
+                Some(b'{' | b'[') => *shape = Shape::Block(Vec::new()),
+                Some(_) => *shape = Shape::Events(SseParser::default()),
+            }
+        }
+        let too_long = match shape {
+            Shape::Events(parser) => {
+                parser.feed(bytes, |data| state.event(*protocol, data, at));
+                parser.is_too_long()
+            }
+            Shape::Block(block) => {
+                block.extend_from_slice(bytes);
+                LONGEST_BLOCK < block.len()
+            }
+            Shape::Unknown => false,
+        };
+        if too_long {
+            let message = "an event of the response does not end".to_owned();
+            state.error.get_or_insert((Failure::BadJson, message));
+        }
     }
 
     /// Whether nothing more needs to be read: the end mark came, or an error.
@@ -67,15 +105,25 @@ impl StreamReader {
         at: Duration,
         interrupted: Option<(Failure, String)>,
     ) -> (Stream, Outcome) {
+        let mut complete = interrupted.is_none() && self.protocol.ends_with_response();
         if interrupted.is_none() && !self.is_done() {
-            let Self { protocol, parser, state } = &mut self;
-            // Half an event at the end of a response is no bad JSON but a response cut short.
-            parser.finish(|data| state.event(*protocol, data, at));
-            if matches!(state.error, Some((Failure::BadJson, _))) {
-                state.error = None;
+            let Self { protocol, shape, state } = &mut self;
+            match shape {
+                Shape::Unknown => {}
+                Shape::Events(parser) => {
+                    // Half an event at the end of a response is no bad JSON but a response cut short.
+                    parser.finish(|data| state.event(*protocol, data, at));
+                    if matches!(state.error, Some((Failure::BadJson, _))) {
+                        state.error = None;
+                    }
+                }
+                Shape::Block(block) => {
+                    state.stream.one_block = true;
+                    state.event(*protocol, block, state.last_read);
+                    complete = true;
+                }
             }
         }
-        let complete = interrupted.is_none() && self.protocol.ends_with_response();
         self.state.end(complete, interrupted)
     }
 }
@@ -266,10 +314,44 @@ mod tests {
             (format!("{a}data: {{\"choices\":[{{\"te"), Failure::Truncated),
             ("data: [DONE]\n\n".to_owned(), Failure::Empty),
             (String::new(), Failure::Truncated),
-            (r#"{"choices":[{"text":"all at once"}]}"#.to_owned(), Failure::BadJson),
+            (r#"{"choices":[{"text":"all at"#.to_owned(), Failure::BadJson),
+            (r#"{"error":{"message":"oom"}}"#.to_owned(), Failure::ServerError),
+            (r#"{"object":"list"}"#.to_owned(), Failure::Empty),
+            ("<html>a gateway's page</html>".to_owned(), Failure::BadJson),
         ] {
             let (_, outcome) = read(ProtocolKind::Completions, &[stream.as_bytes()]);
             assert_eq!(failure(&outcome), Some(expected), "{stream}");
+        }
+    }
+
+    #[test]
+    fn an_answer_in_one_block_is_an_answer_whose_end_alone_is_known() {
+        for (protocol, block) in [
+            (
+                ProtocolKind::Completions,
+                r#"{"choices":[{"text":" a b"}],"usage":{"completion_tokens":2}}"#,
+            ),
+            (
+                ProtocolKind::Chat,
+                r#"{"choices":[{"message":{"content":" a b"}}],"usage":{"completion_tokens":2}}"#,
+            ),
+            (
+                ProtocolKind::Responses,
+                r#"{"object":"response","output":[{"type":"message","content":[{"type":"output_text",
+                    "text":" a b"}]}],"usage":{"output_tokens":2}}"#,
+            ),
+            (ProtocolKind::Triton, r#"{"model_name":"ensemble","text_output":" a b"}"#),
+            (ProtocolKind::Tgi, r#"[{"generated_text":" a b","details":{"generated_tokens":2}}]"#),
+        ] {
+            for cut in 0..block.len() {
+                let (stream, outcome) =
+                    read(protocol, &[&block.as_bytes()[..cut], &block.as_bytes()[cut..]]);
+                assert_eq!(outcome, Outcome::Completed, "{block}");
+                assert!(stream.one_block, "{block}");
+                assert_eq!((stream.text.as_str(), stream.chunks.len()), (" a b", 1), "{block}");
+                let counted = stream.usage.and_then(|usage| usage.completion_tokens);
+                assert_eq!(counted.is_some(), protocol != ProtocolKind::Triton, "{block}");
+            }
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Stream {
     pub usage: Option<Usage>,
     /// Why the server stopped.
     pub finish_reason: Option<String>,
+    /// The answer came in one piece instead of a stream: only its end is known.
+    pub one_block: bool,
 }
 
 /// One event with generated output.

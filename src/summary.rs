@@ -268,6 +268,18 @@ fn latency_samples(
     completed: &[(Completed<'_>, RequestTokens)],
     tokens: Tokens,
 ) -> Result<Samples, String> {
+    let needs_stream = matches!(
+        latency,
+        Latency::Ttft
+            | Latency::Ttfa
+            | Latency::ScheduledTtft
+            | Latency::Tpot
+            | Latency::Itl
+            | Latency::ChunkGap
+    );
+    if needs_stream && completed.iter().any(|(view, _)| view.record().stream.one_block) {
+        return Err("the server answered in one block, not in a stream".to_owned());
+    }
     let of_completed = |read: &dyn Fn(Completed<'_>) -> Option<Duration>, none: &str| {
         let samples: Vec<f64> =
             completed.iter().filter_map(|(view, _)| read(*view)).map(as_ms).collect();

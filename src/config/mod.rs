@@ -80,6 +80,8 @@ pub struct Backend {
     pub length_field: Option<LengthField>,
     /// Whether `min_tokens` is sent, equal to the length.
     pub min_tokens: Option<bool>,
+    /// Whether a short request before the clock starts finds out how the server wants to be asked.
+    pub probe: Option<bool>,
     /// How long a connection may take to open.
     pub connect_timeout: Option<HumanDuration>,
     /// A missing server fails its cases instead of having them ignored.

@@ -71,6 +71,7 @@ fn backend(
         ignore_eos: written.ignore_eos.unwrap_or(kind.knows_ignore_eos()),
         length_field: written.length_field.unwrap_or_default(),
         min_tokens: written.min_tokens.unwrap_or(false),
+        probe: written.probe.unwrap_or(true),
         connect_timeout: written
             .connect_timeout
             .map_or(DEFAULT_CONNECT_TIMEOUT, |timeout| timeout.0),

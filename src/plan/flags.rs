@@ -123,6 +123,7 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
         ignore_eos: kind.knows_ignore_eos(),
         length_field: LengthField::MaxTokens,
         min_tokens: false,
+        probe: true,
         connect_timeout: DEFAULT_CONNECT_TIMEOUT,
         require_server: flags.require_server,
     })

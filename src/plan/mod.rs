@@ -129,6 +129,8 @@ pub struct Backend {
     pub length_field: LengthField,
     /// Whether `min_tokens` is sent.
     pub min_tokens: bool,
+    /// Whether a short request before the clock starts finds out how the server wants to be asked.
+    pub probe: bool,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// A missing server fails its cases instead of having them ignored.
@@ -150,6 +152,7 @@ impl Backend {
             ignore_eos: BackendKind::Sim.knows_ignore_eos(),
             length_field: LengthField::MaxTokens,
             min_tokens: false,
+            probe: false,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             require_server: true,
         }

@@ -253,7 +253,13 @@ impl Format {
             Endpoint::Responses => {
                 let part = json!({"type": "output_text", "text": text});
                 let item = json!({"type": "message", "role": "assistant", "content": [part]});
-                return json!({"id": self.id, "object": "response", "output": [item]}).to_string();
+                let usage = json!({
+                    "input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens,
+                });
+                let answer = json!({
+                    "id": self.id, "object": "response", "output": [item], "usage": usage,
+                });
+                return answer.to_string();
             }
             Endpoint::Triton => {
                 return json!({"model_name": "ensemble", "text_output": text}).to_string();

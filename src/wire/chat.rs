@@ -16,6 +16,9 @@ pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
 struct Choice<'a> {
     #[serde(borrow)]
     delta: Option<Delta<'a>>,
+    /// In the place of the delta where the answer comes in one block.
+    #[serde(borrow)]
+    message: Option<Delta<'a>>,
     #[serde(borrow)]
     finish_reason: Option<Text<'a>>,
 }
@@ -34,7 +37,7 @@ struct Delta<'a> {
 
 impl<'a> openai::Choice<'a> for Choice<'a> {
     fn add_to(self, event: &mut Event) {
-        if let Some(delta) = self.delta {
+        if let Some(delta) = self.delta.or(self.message) {
             event.text.push_str(Text::of(&delta.content));
             // Some servers send the same text under both names.
             let reasoning = delta.reasoning_content.filter(|text| !text.0.is_empty());

@@ -103,10 +103,41 @@ pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
             if let Some(error) = read.error.filter(|error| !error.is_null()) {
                 return Err(EventError::Server(error_message(&error)));
             }
+            return read_block(data, event);
         }
         // What begins or ends a part of the answer brings no output.
         _ => {}
     }
+    Ok(())
+}
+
+/// An answer in one block.
+#[derive(Deserialize)]
+struct Block<'a> {
+    #[serde(borrow, default)]
+    output: Vec<Item<'a>>,
+    usage: Option<WireUsage>,
+}
+
+#[derive(Deserialize)]
+struct Item<'a> {
+    #[serde(borrow)]
+    content: Option<Vec<Content<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Content<'a> {
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+}
+
+fn read_block(data: &[u8], event: &mut Event) -> Result<(), EventError> {
+    let block: Block<'_> =
+        serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))?;
+    for content in block.output.iter().flat_map(|item| item.content.iter().flatten()) {
+        event.text.push_str(Text::of(&content.text));
+    }
+    event.usage = block.usage.map(Usage::from);
     Ok(())
 }
 

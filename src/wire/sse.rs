@@ -1,6 +1,10 @@
 //! Bytes in, the data of each server-sent event out, however the bytes were cut. Follows the WHATWG
 //! rules (HTML Living Standard, 9.2.6 "Interpreting an event stream"). Knows no JSON, no time.
 
+/// The longest line and the longest event, bytes: no server's event comes near it, and what never ends must
+/// not fill the memory.
+const LONGEST: usize = 16 * 1024 * 1024;
+
 /// Splits a stream of bytes into events.
 ///
 /// Lines end in LF, CR or CRLF; a field is `name: value` with one optional space; several `data`
@@ -16,6 +20,7 @@ pub struct SseParser {
     after_cr: bool,
     /// The byte-order mark may only stand before the first line.
     first_line: bool,
+    too_long: bool,
 }
 
 impl Default for SseParser {
@@ -26,6 +31,7 @@ impl Default for SseParser {
             has_data: false,
             after_cr: false,
             first_line: true,
+            too_long: false,
         }
     }
 }
@@ -61,7 +67,17 @@ impl SseParser {
                 [] => &[],
             };
         }
+        if LONGEST < self.line.len() + self.data.len() + bytes.len() {
+            self.too_long = true;
+            (self.line, self.data) = (Vec::new(), Vec::new());
+            return;
+        }
         self.line.extend_from_slice(bytes);
+    }
+
+    /// Whether an event was longer than any event is; what came of it is gone.
+    pub fn is_too_long(&self) -> bool {
+        self.too_long
     }
 
     /// The stream has ended: hands over an event whose blank line is missing. The standard drops
@@ -90,6 +106,11 @@ impl SseParser {
         };
         if self.has_data {
             self.data.push(b'\n');
+        }
+        if LONGEST < self.data.len() + value.len() {
+            self.too_long = true;
+            self.data = Vec::new();
+            return;
         }
         self.data.extend_from_slice(value);
         self.has_data = true;
@@ -160,6 +181,25 @@ mod tests {
                 assert_eq!(events([&stream[..cut], &stream[cut..]]), whole, "cut at {cut}");
             }
         }
+    }
+
+    #[test]
+    fn what_never_ends_does_not_fill_the_memory() {
+        let mut parser = SseParser::default();
+        let part = vec![b'x'; 1 << 20];
+        for _ in 0..64 {
+            parser.feed(&part, |_| panic!("no event ends"));
+            assert!(parser.line.capacity() + parser.data.capacity() <= 4 * LONGEST);
+        }
+        assert!(parser.is_too_long());
+
+        let mut parser = SseParser::default();
+        let line = [b"data: ".as_slice(), &part, b"\n"].concat();
+        for _ in 0..64 {
+            parser.feed(&line, |_| panic!("no event ends"));
+            assert!(parser.line.capacity() + parser.data.capacity() <= 4 * LONGEST);
+        }
+        assert!(parser.is_too_long());
     }
 
     proptest! {

@@ -38,6 +38,9 @@ struct Output<'a> {
     token: Option<Token<'a>>,
     #[serde(borrow)]
     details: Option<Details<'a>>,
+    /// The whole text: again at the end of a stream, or once where the answer comes in one block.
+    #[serde(borrow)]
+    generated_text: Option<Text<'a>>,
     error: Option<Value>,
 }
 
@@ -58,8 +61,13 @@ struct Details<'a> {
 }
 
 pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
-    let output: Output<'_> =
-        serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))?;
+    let bad = |error: serde_json::Error| EventError::BadJson(error.to_string());
+    let output: Output<'_> = if data.starts_with(b"[") {
+        let [output] = serde_json::from_slice(data).map_err(bad)?;
+        output
+    } else {
+        serde_json::from_slice(data).map_err(bad)?
+    };
     if let Some(error) = output.error.filter(|error| !error.is_null()) {
         return Err(EventError::Server(error_message(&error)));
     }
@@ -69,6 +77,8 @@ pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
         if !token.special {
             event.text.push_str(Text::of(&token.text));
         }
+    } else {
+        event.text.push_str(Text::of(&output.generated_text));
     }
     if let Some(details) = output.details {
         event.usage = Some(Usage {
