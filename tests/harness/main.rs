@@ -13,6 +13,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod failures;
+
 /// The bench target `serving`, built by the Cargo that runs this test.
 fn bench_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
