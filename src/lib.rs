@@ -78,6 +78,7 @@ pub mod course;
 pub mod load;
 pub mod schedule;
 pub mod slo;
+pub mod tls;
 pub mod tokenizer;
 pub mod workload;
 

@@ -23,12 +23,11 @@ pub struct Probe {
 impl Probe {
     /// A probe of the backend, whose server is at `url`.
     pub fn new(backend: &Backend, url: &Url) -> anyhow::Result<Self> {
-        // Fails only if a provider is installed already, which will do as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let headers: HeaderMap = client::headers(backend, url)?.into_iter().collect();
         let mut builder = reqwest::Client::builder()
             .default_headers(headers)
             .connect_timeout(backend.connect_timeout)
+            .tls_backend_preconfigured(backend.tls.client_config()?)
             .redirect(reqwest::redirect::Policy::none());
         if connection::is_loopback(url) {
             builder = builder.no_proxy();

@@ -14,6 +14,7 @@ use crate::duration::HumanDuration;
 use crate::load::{ArrivalProcess, Burstiness};
 use crate::sim::{Dialect, Preset};
 use crate::slo::Slo;
+use crate::tls::TlsOptions;
 use crate::wire::{BackendKind, LengthField, ProtocolKind};
 use crate::workload::DatasetKind;
 
@@ -82,6 +83,8 @@ pub struct Backend {
     pub min_tokens: Option<bool>,
     /// Whether a short request before the clock starts finds out how the server wants to be asked.
     pub probe: Option<bool>,
+    /// How connections by https are made secure.
+    pub tls: Option<Spanned<TlsOptions>>,
     /// How long a connection may take to open.
     pub connect_timeout: Option<HumanDuration>,
     /// A missing server fails its cases instead of having them ignored.

@@ -57,6 +57,11 @@ fn backend(
             .map_err(|error| file.error(written.name.span(), format!("`extra_body`: {error}")))?;
         extra_body.insert(key.clone(), value);
     }
+    if let Some(tls) = &written.tls
+        && let Err(error) = tls.get_ref().client_config()
+    {
+        return Err(file.error(tls.span(), format!("{error:#}")));
+    }
     let models = models_of(file, written, kind, target)?;
     let key_variable = written.api_key_env.as_deref().unwrap_or(DEFAULT_API_KEY_ENV);
     let backend = Backend {
@@ -71,6 +76,7 @@ fn backend(
         ignore_eos: written.ignore_eos.unwrap_or(kind.knows_ignore_eos()),
         length_field: written.length_field.unwrap_or_default(),
         min_tokens: written.min_tokens.unwrap_or(false),
+        tls: written.tls.clone().map(Spanned::into_inner).unwrap_or_default(),
         probe: written.probe.unwrap_or(true),
         connect_timeout: written
             .connect_timeout

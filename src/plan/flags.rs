@@ -15,6 +15,7 @@ use crate::config::StreamOptions;
 use crate::flags::Flags;
 use crate::load::Load;
 use crate::sim::{Preset, SimConfig};
+use crate::tls::TlsOptions;
 use crate::wire::{BackendKind, LengthField, ProtocolKind};
 use crate::workload::{Dataset, DatasetKind};
 
@@ -124,6 +125,7 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
         length_field: LengthField::MaxTokens,
         min_tokens: false,
         probe: true,
+        tls: TlsOptions::default(),
         connect_timeout: DEFAULT_CONNECT_TIMEOUT,
         require_server: flags.require_server,
     })

@@ -17,6 +17,7 @@ use crate::schedule::Schedule;
 use crate::secret::Secret;
 use crate::sim::SimConfig;
 use crate::slo::{Goodput, Slo};
+use crate::tls::TlsOptions;
 use crate::wire::{BackendKind, LengthField, ProtocolKind};
 use crate::workload::Dataset;
 
@@ -131,6 +132,8 @@ pub struct Backend {
     pub min_tokens: bool,
     /// Whether a short request before the clock starts finds out how the server wants to be asked.
     pub probe: bool,
+    /// How connections by https are made secure.
+    pub tls: TlsOptions,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// A missing server fails its cases instead of having them ignored.
@@ -153,6 +156,7 @@ impl Backend {
             length_field: LengthField::MaxTokens,
             min_tokens: false,
             probe: false,
+            tls: TlsOptions::default(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             require_server: true,
         }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod failures;
+mod secure;
 
 /// The bench target `serving`, built by the Cargo that runs this test.
 fn bench_binary() -> &'static Path {

@@ -1,0 +1,102 @@
+//! A server behind TLS, whose certificate a made-up authority has signed, and that lets in only those
+//! whom it has signed too.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+
+use super::*;
+
+struct Pki {
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self { authority }
+    }
+
+    /// A certificate for a name, and its key.
+    fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.authority).unwrap(), key)
+    }
+
+    /// Forwards to `server` what clients with a certificate send; gives the port.
+    fn guard(&self, server: std::net::SocketAddr) -> u16 {
+        let (certificate, key) = self.issue("localhost");
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients.build().unwrap())
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        let (sender, port) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                sender.send(listener.local_addr().unwrap().port()).unwrap();
+                let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+                while let Ok((stream, _)) = listener.accept().await {
+                    let acceptor = acceptor.clone();
+                    tokio::spawn(async move {
+                        let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                        let Ok(mut server) = tokio::net::TcpStream::connect(server).await else {
+                            return;
+                        };
+                        let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+                    });
+                }
+            });
+        });
+        port.recv().unwrap()
+    }
+}
+
+#[test]
+fn a_server_is_measured_through_tls_by_those_who_trust_it_and_whom_it_trusts() {
+    let sim = SimProcess::start(&[]);
+    let pki = Pki::new();
+    let port = pki.guard(sim.url.strip_prefix("http://").unwrap().parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, pem: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.display().to_string()
+    };
+    let (certificate, key) = pki.issue("client");
+    let ca = file("ca.pem", pki.authority.pem());
+    let client = format!(
+        "cert = {:?}, key = {:?}",
+        file("client.pem", certificate.pem()),
+        file("client.key", key.serialize_pem())
+    );
+    let run = |tls: &str| {
+        let backend = format!(
+            "[[backend]]\nname = \"b\"\nkind = \"vllm\"\nbase_url = \"https://localhost:{port}\"\n\
+             models = [\"m\"]\nprobe = false\ntls = {{ {tls} }}\n"
+        );
+        let project = Project::new("", &backend, "[[bench]]\nloads = [\"2conc\"]");
+        project.bench(&["--require-server", "--self-check", "never"])
+    };
+    run(&format!("ca = {ca:?}, {client}")).expect(0).says("verdict  pass");
+    run(&format!("insecure = true, {client}")).expect(0).says("verdict  pass");
+    run(&client).expect(101).says("failed   tls: 20");
+    run(&format!("ca = {:?}", "none.pem")).expect(2).says("plan.toml:").says("`none.pem`");
+    // TLS 1.3 tells a client that it is not trusted only after the handshake.
+    run(&format!("ca = {ca:?}")).expect(101).says("failed   ");
+}
