@@ -139,7 +139,7 @@ class Servebench(Client):
         ]} for n in range(load.requests)]
         (folder / "dataset.json").write_text(json.dumps(dataset))
         return [
-            self.bench, "--bench", "--backend", "openai", "--base-url", load.url,
+            self.bench, "--bench", "--backend", "vllm", "--base-url", load.url,
             "--model", MODEL, "--tokenizer", folder / "tokenizer",
             "--dataset-path", folder / "dataset.json", "--sharegpt-output-len", str(TOKENS),
             "--num-prompts", str(load.requests), "--request-rate", str(load.rate),
@@ -225,7 +225,7 @@ class Guidellm(Client):
             "--backend", f"kind=openai_http,{backend}",
             "--tokenizer", f"kind=huggingface_auto,model={folder / 'tokenizer'}",
             "--data", f"kind=synthetic_text,{data}",
-            # All prompts before the start. Else the first requests wait for them, then leave at once.
+            # All prompts before the start. Else the first requests wait for them, and then burst.
             "--data-loader", f"kind=pytorch,samples={load.requests}",
             "--profile", f"kind=poisson,rate={load.rate}",
             "--constraint", f"kind=max_requests,count={load.requests}",
@@ -257,6 +257,7 @@ class Truth:
         asked = [record for record in records if record["max_tokens"] == TOKENS][-load.requests:]
         full = [record for record in asked
                 if len(record["tokens"]) == TOKENS and not record["cancelled"]]
+        self.full = len(full)
         self.latencies = [*summary(record["tokens"][0] - record["arrived"] for record in full),
                           *summary(gap for record in full for gap in steps(record["tokens"]))]
         gaps = steps(sorted(record["arrived"] for record in asked))
@@ -406,7 +407,8 @@ def compare(clients: list[Client], options: argparse.Namespace, rows: dict) -> N
                     except (Failure, OSError, ValueError, LookupError) as error:
                         say(f"{client.name} failed: {error!s}")
                         continue
-                    say(f"{client.name}: {trial.cpu_s:.1f} s of CPU")
+                    say(f"{client.name}: {trial.cpu_s:.1f} s of CPU, "
+                        f"{trial.truth.full} answers in full")
                     if not streams:
                         bases[client.name] = trial
                     elif base := bases.get(client.name):
@@ -435,9 +437,9 @@ def notes(options: argparse.Namespace, versions: dict[str, str]) -> str:
 Errors are the client's figure less the server's; gaps are those between tokens, of all answers
 (GuideLLM has each answer's mean gap alone, whose percentile is another thing). CPU is the client's
 user and system time less that of a run of {BASE_REQUESTS} requests; – is less than that varies by.
-Memory is proportional (PSS). By chance alone, rate and CV of n Poisson arrivals are off by 1/√n: by
-10 % of 100, by 1 % of 10000. Each of GuideLLM's ten processes draws the same gaps, so that there it
-is √10 times that.
+Memory is proportional (PSS). By chance alone, rate and CV of n Poisson arrivals are off by 1/√n,
+by 10 % of 100 and by 1 % of 10000. Not so the rate of vLLM's, which stretches the gaps to fit. Each of GuideLLM's ten processes
+draws the same gaps, which makes both up to √10 times as much.
 
 Median of {options.rounds} × {options.seconds:g} s, {TOKENS} tokens an answer,
 {STEP_S * 1e3:g} ms a token. {', '.join(versions.values())}. {cpus[0] if cpus else "Unknown CPU"},

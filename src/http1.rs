@@ -254,6 +254,8 @@ impl Chunked {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// The status and the body of a response that comes in `parts`, and its reader.
@@ -332,6 +334,35 @@ mod tests {
         let mut reader = ResponseReader::new();
         reader.feed(b"HTTP/1.1 200 OK\r\nx: ", |_, _| {}).unwrap();
         assert!(matches!(reader.feed(&endless, |_, _| {}), Err(HttpError::Head(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_reader_panic_and_no_cut_changes_what_it_reads(
+            response in prop_oneof![Just(CHUNKED.to_owned()), "HTTP/1.[01] [1-5][0-9]{2}[ -~]{0,9}\r\n([a-z-]{1,18}: [ -~]{0,9}\r\n){0,3}\r\n[ -~\r\n]{0,30}"],
+            flip in (any::<prop::sample::Index>(), any::<u8>()),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let mut bytes = response.into_bytes();
+            let place = flip.0.index(bytes.len());
+            bytes[place] = flip.1;
+            let mut cuts: Vec<usize> =
+                cuts.into_iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let read = |parts: &[&[u8]]| {
+                let mut reader = ResponseReader::new();
+                let mut body = Vec::new();
+                let faults = parts.iter().any(|part| {
+                    reader.feed(part, |_, data| body.extend_from_slice(data)).is_err()
+                });
+                (faults, reader.status(), reader.is_done(), body)
+            };
+            let whole = read(&[&bytes]);
+            let parts: Vec<&[u8]> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+            let cut = read(&parts);
+            prop_assert_eq!(cut, whole);
+        }
     }
 
     #[test]

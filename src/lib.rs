@@ -103,6 +103,8 @@ mod descriptors;
 mod engine;
 mod live;
 mod probe;
+
+mod launch;
 mod strain;
 mod tokens;
 

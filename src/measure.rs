@@ -11,6 +11,7 @@ use crate::client::{Client, Limits, ReadyRequest};
 use crate::descriptors;
 use crate::drive;
 use crate::flags::SelfCheckMode;
+use crate::launch;
 use crate::live::Live;
 use crate::plan::{Address, Case, Server};
 use crate::record::RequestRecord;
@@ -38,6 +39,8 @@ use crate::workload::Workload;
 pub fn measure(case: &Case) -> anyhow::Result<Report> {
     let prepared = prepare(case)?;
     check(case, &prepared)?;
+    let logs = std::env::temp_dir().join("servebench-logs");
+    let _launched = launch::launch(&case.backend, &logs, &Stop::new())?;
     run(case, &prepared, &Options::default(), &Arc::default(), &Stop::new())
 }
 

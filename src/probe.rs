@@ -50,6 +50,12 @@ impl Probe {
         Err(self.secrets.iter().fold(message, |text, secret| secret.redact(text)))
     }
 
+    /// Whether `url` answers that all is well.
+    pub async fn is_ok(&self, url: Url, patience: Duration) -> bool {
+        let answer = self.http.get(url).timeout(patience).send().await;
+        answer.is_ok_and(|response| response.status().is_success())
+    }
+
     /// The models that the server says it serves; `None` where it does not say.
     pub async fn models(&self, url: Url, patience: Duration) -> Option<Vec<String>> {
         #[derive(serde::Deserialize)]

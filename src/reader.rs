@@ -203,6 +203,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::record::tests::ms;
 
@@ -321,6 +323,59 @@ mod tests {
         ] {
             let (_, outcome) = read(ProtocolKind::Completions, &[stream.as_bytes()]);
             assert_eq!(failure(&outcome), Some(expected), "{stream}");
+        }
+    }
+
+    #[test]
+    fn reading_takes_time_in_proportion_to_what_is_read() {
+        let read_lines = |bytes: usize| {
+            let clock = crate::clock::Clock::start();
+            let mut reader = StreamReader::new(ProtocolKind::Chat);
+            let part = vec![b'x'; 64];
+            for _ in 0..bytes / part.len() {
+                reader.feed(&part, ms(1));
+            }
+            clock.now().as_secs_f64()
+        };
+        let least = |bytes| (0..5).map(|_| read_lines(bytes)).fold(f64::INFINITY, f64::min);
+        let (short, long) = (least(1 << 20), least(8 << 20));
+        assert!(long < 30.0 * short, "8 MiB of one line took {:.0} times 1 MiB", long / short);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_reader_panic_and_no_cut_changes_what_it_reads(
+            protocol in prop::sample::select(ProtocolKind::ALL.to_vec()),
+            stream in prop::collection::vec(prop_oneof![
+                Just(COMPLETIONS.to_owned()),
+                Just(CHAT.to_owned()),
+                Just("data: [DONE]\n\n".to_owned()),
+                "data: ?\\{[\"a-z:,\\[\\]{}0-9]{0,40}\n\n",
+                "[ -~\r\n\u{e9}]{0,30}",
+                "[{\\[][ -~]{0,30}",
+            ], 0..4),
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let mut bytes = stream.concat().into_bytes();
+            for (place, byte) in flips {
+                if !bytes.is_empty() {
+                    let place = place.index(bytes.len());
+                    bytes[place] = byte;
+                }
+            }
+            let mut cuts: Vec<usize> =
+                cuts.into_iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let parts: Vec<&[u8]> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+            let (whole, whole_outcome) = read(protocol, &[&bytes]);
+            let (cut, cut_outcome) = read(protocol, &parts);
+            prop_assert_eq!(failure(&cut_outcome), failure(&whole_outcome));
+            prop_assert_eq!(cut.text, whole.text);
+            prop_assert_eq!(cut.reasoning, whole.reasoning);
+            prop_assert_eq!(cut.usage, whole.usage);
+            prop_assert_eq!(cut.chunks.len(), whole.chunks.len());
         }
     }
 

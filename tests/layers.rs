@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const HOMES: [(&str, &[&str]); 7] = [
     ("reqwest", &["probe"]),
     ("httparse", &["http1"]),
-    ("nix", &["socket", "strain"]),
+    ("nix", &["launch", "socket", "strain"]),
     ("hdrhistogram", &["samples"]),
     ("hyper", &["sim"]),
     ("Parser", &["cli", "bin"]), // that of clap

@@ -85,6 +85,8 @@ pub struct Backend {
     pub probe: Option<bool>,
     /// How connections by https are made secure.
     pub tls: Option<Spanned<TlsOptions>>,
+    /// How to start the server for its cases; without it, it is there already or not at all.
+    pub launch: Option<Spanned<Launch>>,
     /// How long a connection may take to open.
     pub connect_timeout: Option<HumanDuration>,
     /// A missing server fails its cases instead of having them ignored.
@@ -97,6 +99,38 @@ pub struct Backend {
     pub dialect: Option<Spanned<Dialect>>,
     /// Of a `sim`: single figures that differ from the preset.
     pub engine: Option<Spanned<Engine>>,
+}
+
+/// How to start a server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Launch {
+    /// Program and arguments; no shell is between. `${VARIABLE}` is replaced from the environment.
+    pub command: Vec<String>,
+    /// Added to its environment. `${VARIABLE}` is replaced from ours.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What answers 2xx when it is ready: a URL, or a path below the base URL; `/health` unless set.
+    pub ready_url: Option<String>,
+    /// How long it may take to be ready; 10 minutes unless set.
+    pub ready_timeout: Option<HumanDuration>,
+    /// What asks it to end: `TERM` unless set, `INT` or `KILL`.
+    pub stop_signal: Option<StopSignal>,
+}
+
+/// What asks a process to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum StopSignal {
+    /// SIGTERM.
+    #[default]
+    #[serde(rename = "TERM", alias = "SIGTERM")]
+    Term,
+    /// SIGINT, as Ctrl-C.
+    #[serde(rename = "INT", alias = "SIGINT")]
+    Int,
+    /// SIGKILL.
+    #[serde(rename = "KILL", alias = "SIGKILL")]
+    Kill,
 }
 
 /// A model by its ID, or with more to say about it.

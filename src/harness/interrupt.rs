@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Exit, say};
+use crate::launch;
 use crate::stop::Stop;
 
 /// What an interruption is to reach.
@@ -36,13 +37,19 @@ impl Interrupt {
     async fn obey(&self) {
         signal().await;
         if !self.busy.load(Ordering::SeqCst) {
-            std::process::exit(Exit::Interrupted.code().into());
+            leave();
         }
         say("interrupted: saving what was measured; once more to leave at once");
         self.stop.request();
         signal().await;
-        std::process::exit(Exit::Interrupted.code().into());
+        leave();
     }
+}
+
+/// Ends the process, and the servers that it has started.
+fn leave() -> ! {
+    launch::kill_all();
+    std::process::exit(Exit::Interrupted.code().into());
 }
 
 #[cfg(unix)]

@@ -7,8 +7,8 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -17,6 +17,7 @@ use libtest_mimic::{Arguments, ColorSetting, Failed, FormatSetting, Measurement,
 
 use crate::cli::{Cli, Color, Format, Mode};
 use crate::flags::{NoTests, SelfCheckMode};
+use crate::launch::{self, Launched};
 use crate::live::Live;
 use crate::measure::{self, Options, Prepared};
 use crate::plan::{Address, Backend, Case, Plan, Server};
@@ -144,6 +145,7 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     });
     let trials = trials.collect();
     let conclusion = libtest_mimic::run(&arguments(cli, mode, &plan, &selected), trials);
+    runner.stop_serving();
     if selected.is_empty() {
         return Ok(no_case(cli, &plan));
     }
@@ -179,6 +181,8 @@ fn absent(mode: Mode, selected: &[&Case]) -> anyhow::Result<BTreeMap<String, Str
             Server::Unset { variable } => {
                 Some(format!("the environment variable {variable} is not set"))
             }
+            // What the harness starts will be there.
+            Server::Remote(_) if backend.launch.is_some() => None,
             Server::Remote(address) if mode == Mode::Bench && !backend.require_server => {
                 match asked.entry(&backend.name) {
                     Entry::Occupied(entry) => entry.get().clone(),
@@ -250,6 +254,8 @@ struct Runner {
     interrupt: Interrupt,
     turnstile: Turnstile,
     invalid: AtomicBool,
+    /// The server that was started for the case before, by its backend's name.
+    launched: Mutex<Option<(String, Launched)>>,
 }
 
 impl Runner {
@@ -273,6 +279,7 @@ impl Runner {
             interrupt,
             turnstile: Turnstile::default(),
             invalid: AtomicBool::new(false),
+            launched: Mutex::new(None),
         }
     }
 
@@ -282,7 +289,7 @@ impl Runner {
             std::thread::sleep(COOL_DOWN);
         }
         self.interrupt.busy.store(true, Ordering::SeqCst);
-        let report = self.measure(&job);
+        let report = self.serve(&job.case).and_then(|()| self.measure(&job));
         if self.interrupt.stop.is_requested() {
             self.leave(report);
         }
@@ -292,6 +299,43 @@ impl Runner {
             self.keep(&report).map_err(|error| failed(&job.case, &format!("{error:#}")))?;
         }
         self.conclude(&job.case, &report)
+    }
+
+    /// Has the server of the case running, if the plan says how to start it: the one of the case before
+    /// where both share it, and no other.
+    fn serve(&self, case: &Case) -> anyhow::Result<()> {
+        if self.mode != Mode::Bench {
+            return Ok(());
+        }
+        let mut launched = self.launched();
+        let backend = &case.backend;
+        if let Some((name, server)) = launched.as_mut() {
+            match server.ended() {
+                None if *name == backend.name => return Ok(()),
+                None => {}
+                Some(status) => {
+                    say(&format!("the server of `{name}` has ended by itself ({status})"))
+                }
+            }
+        }
+        // Before the next one starts: two would share the machine.
+        *launched = None;
+        if backend.launch.is_some() {
+            say(&format!("starting the server of `{}`", backend.name));
+            let logs = launch::logs(&self.results);
+            let server = launch::launch(backend, &logs, &self.interrupt.stop)?;
+            *launched = server.map(|server| (backend.name.clone(), server));
+        }
+        Ok(())
+    }
+
+    /// Stops what was started.
+    fn stop_serving(&self) {
+        *self.launched() = None;
+    }
+
+    fn launched(&self) -> MutexGuard<'_, Option<(String, Launched)>> {
+        self.launched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn measure(&self, job: &Job) -> anyhow::Result<Report> {
@@ -324,6 +368,7 @@ impl Runner {
         {
             say(&format!("error: {error:#}"));
         }
+        self.stop_serving();
         std::process::exit(Exit::Interrupted.code().into());
     }
 

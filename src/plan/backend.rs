@@ -1,12 +1,16 @@
 //! The `[[backend]]` tables of a plan file in, servers and how they are spoken to out.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use toml::Spanned;
 
 use super::environment::{Expanded, expand, variable};
-use super::{Address, Backend, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, Model, Server, name};
+use super::{
+    Address, Backend, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_READY_TIMEOUT, Launch,
+    Model, Server, name,
+};
 use crate::config::{self, ConfigError, ConfigFile};
 use crate::flags::Flags;
 use crate::secret::Secret;
@@ -62,6 +66,20 @@ fn backend(
     {
         return Err(file.error(tls.span(), format!("{error:#}")));
     }
+    let mut launch = None;
+    if let Some(written) = &written.launch {
+        // A server that the flags name is there, or nobody knows how to start it.
+        let elsewhere = target.and_then(super::flags::base_url).is_some();
+        match launch_of(file, written)? {
+            _ if elsewhere => {}
+            Expanded::Text(how) => launch = Some(how),
+            Expanded::Unset(variable) => server = Server::Unset { variable },
+        }
+        if kind == BackendKind::Sim {
+            let message = "kind = \"sim\" is started by the harness and has no `launch`";
+            return Err(file.error(written.span(), message));
+        }
+    }
     let models = models_of(file, written, kind, target)?;
     let key_variable = written.api_key_env.as_deref().unwrap_or(DEFAULT_API_KEY_ENV);
     let backend = Backend {
@@ -77,6 +95,7 @@ fn backend(
         length_field: written.length_field.unwrap_or_default(),
         min_tokens: written.min_tokens.unwrap_or(false),
         tls: written.tls.clone().map(Spanned::into_inner).unwrap_or_default(),
+        launch,
         probe: written.probe.unwrap_or(true),
         connect_timeout: written
             .connect_timeout
@@ -84,6 +103,43 @@ fn backend(
         require_server: flags.require_server || written.require_server.unwrap_or(false),
     };
     Ok(Resolved { backend: Arc::new(backend), models })
+}
+
+/// How the server is started, unless a variable that the plan names is not set.
+fn launch_of(
+    file: &ConfigFile,
+    written: &Spanned<config::Launch>,
+) -> Result<Expanded<Launch>, ConfigError> {
+    let config::Launch { command, env, ready_url, ready_timeout, stop_signal } = written.get_ref();
+    let error = |message: String| file.error(written.span(), format!("`launch`: {message}"));
+    if command.first().is_none_or(String::is_empty) {
+        return Err(error("`command` must name a program".to_owned()));
+    }
+    let ready_url = ready_url.clone().unwrap_or_else(|| "/health".to_owned());
+    if !ready_url.starts_with('/') && url::Url::parse(&ready_url).is_err() {
+        let message = "`ready_url` must be a URL, or a path below the base URL such as /health";
+        return Err(error(message.to_owned()));
+    }
+    let (mut arguments, mut variables) = (Vec::new(), BTreeMap::new());
+    for part in command {
+        match expand(part, variable).map_err(error)? {
+            Expanded::Text(text) => arguments.push(text),
+            Expanded::Unset(variable) => return Ok(Expanded::Unset(variable)),
+        }
+    }
+    for (name, value) in env {
+        match expand(value, variable).map_err(error)? {
+            Expanded::Text(text) => drop(variables.insert(name.clone(), Secret::new(text))),
+            Expanded::Unset(variable) => return Ok(Expanded::Unset(variable)),
+        }
+    }
+    Ok(Expanded::Text(Launch {
+        command: arguments,
+        env: variables,
+        ready_url,
+        ready_timeout: ready_timeout.map_or(DEFAULT_READY_TIMEOUT, |timeout| timeout.0),
+        stop_signal: stop_signal.unwrap_or_default(),
+    }))
 }
 
 /// The key in the environment; the embedded engine gets none.

@@ -2,9 +2,9 @@
 
 /// What became of a text with variables.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Expanded {
+pub(super) enum Expanded<T = String> {
     /// Every variable is set.
-    Text(String),
+    Text(T),
     /// This one is not set, or is empty.
     Unset(String),
 }

@@ -126,6 +126,7 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
         min_tokens: false,
         probe: true,
         tls: TlsOptions::default(),
+        launch: None,
         connect_timeout: DEFAULT_CONNECT_TIMEOUT,
         require_server: flags.require_server,
     })

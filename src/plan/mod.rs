@@ -1,6 +1,7 @@
 //! A plan file and flags in, named and complete cases out, in order; every cross-check is made here.
 //! Sends nothing and opens no dataset.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+pub use crate::config::StopSignal;
 use crate::config::{Config, ConfigFile, StreamOptions};
 use crate::course::{Course, RampShape, RampUp};
 use crate::flags::{Flags, RequestRate};
@@ -32,6 +34,7 @@ mod name;
 const DEFAULT_REQUESTS: usize = 500;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_READY_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 const DEFAULT_API_KEY_ENV: &str = "OPENAI_API_KEY";
 
 /// Everything that may run, in order.
@@ -134,10 +137,27 @@ pub struct Backend {
     pub probe: bool,
     /// How connections by https are made secure.
     pub tls: TlsOptions,
+    /// How to start the server for its cases.
+    pub launch: Option<Launch>,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// A missing server fails its cases instead of having them ignored.
     pub require_server: bool,
+}
+
+/// How to start a server.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Program and arguments; never empty.
+    pub command: Vec<String>,
+    /// Added to its environment.
+    pub env: BTreeMap<String, Secret>,
+    /// What answers 2xx when it is ready: a URL, or a path below the base URL.
+    pub ready_url: String,
+    /// How long it may take to be ready.
+    pub ready_timeout: Duration,
+    /// What asks it to end.
+    pub stop_signal: StopSignal,
 }
 
 impl Backend {
@@ -157,6 +177,7 @@ impl Backend {
             min_tokens: false,
             probe: false,
             tls: TlsOptions::default(),
+            launch: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             require_server: true,
         }

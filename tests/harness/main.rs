@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod failures;
+mod launched;
 mod secure;
 
 /// The bench target `serving`, built by the Cargo that runs this test.
@@ -103,9 +104,11 @@ impl Project {
         let Ok(folder) = std::fs::read_dir(self.folder.path().join("results")) else {
             return Vec::new();
         };
-        folder
-            .map(|entry| {
-                let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let paths = folder.map(|entry| entry.unwrap().path());
+        paths
+            .filter(|path| path.is_file())
+            .map(|path| {
+                let text = std::fs::read_to_string(path).unwrap();
                 serde_json::from_str(&text).unwrap()
             })
             .collect()

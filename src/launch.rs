@@ -1,0 +1,201 @@
+//! Starts a server for the cases of a backend, waits until it is ready, and always stops it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::clock::Clock;
+use crate::plan::{Backend, Launch, Server, StopSignal};
+use crate::probe::Probe;
+use crate::secret::Secret;
+use crate::stop::Stop;
+
+/// How often a server that starts is asked whether it is ready.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+/// How long one such question may take.
+const ASK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a server may take to end before it is killed.
+const GRACE: Duration = Duration::from_secs(20);
+/// How much of the end of its log an error shows.
+const TAIL_LINES: usize = 20;
+const TAIL_BYTES: u64 = 16 * 1024;
+
+/// The servers that run, for those who leave without a drop.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills every server that runs: for the end of the process, where nothing is dropped any more.
+pub fn kill_all() {
+    for id in running().drain(..) {
+        signal(id, StopSignal::Kill);
+    }
+}
+
+/// A server that was started here. Dropping it stops it, and all the processes that it started.
+#[derive(Debug)]
+pub struct Launched {
+    child: Child,
+    stop_signal: StopSignal,
+}
+
+/// Starts the server of `backend`, if the plan says how, and returns when it is ready. Its output goes
+/// to a file in `logs`.
+pub fn launch(backend: &Backend, logs: &Path, stop: &Stop) -> anyhow::Result<Option<Launched>> {
+    let Some(launch) = &backend.launch else { return Ok(None) };
+    let Server::Remote(address) = &backend.server else { return Ok(None) };
+    let log = logs.join(format!("{}.log", backend.name));
+    let mut launched = Launched::start(launch, &log)?;
+    let ready = if launch.ready_url.starts_with('/') {
+        address.below(&launch.ready_url)
+    } else {
+        launch.ready_url.parse().context("`ready_url` is no URL")?
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let probe = Probe::new(backend, &ready)?;
+    let clock = Clock::start();
+    loop {
+        if stop.is_requested() {
+            bail!("interrupted while the server of `{}` was starting", backend.name);
+        }
+        if let Some(status) = launched.child.try_wait()? {
+            bail!(
+                "the server of `{}` ended before it was ready ({status}); the end of {}:\n{}",
+                backend.name,
+                log.display(),
+                redacted(backend, launch, tail(&log))
+            );
+        }
+        if runtime.block_on(probe.is_ok(ready.clone(), ASK_PATIENCE)) {
+            return Ok(Some(launched));
+        }
+        if launch.ready_timeout < clock.now() {
+            bail!(
+                "the server of `{}` was not ready ({}) within {:?}; the end of {}:\n{}",
+                backend.name,
+                launch.ready_url,
+                launch.ready_timeout,
+                log.display(),
+                redacted(backend, launch, tail(&log))
+            );
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
+impl Launched {
+    fn start(launch: &Launch, log: &Path) -> anyhow::Result<Self> {
+        let Launch { command, env, stop_signal, .. } = launch;
+        let (program, arguments) = command.split_first().context("the command is empty")?;
+        if let Some(folder) = log.parent() {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("create the folder {}", folder.display()))?;
+        }
+        let output =
+            File::create(log).with_context(|| format!("create the log {}", log.display()))?;
+        let mut starting = Command::new(program);
+        starting
+            .args(arguments)
+            .envs(revealed(env))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        // A group of its own: Ctrl-C is for us, who then end the whole group.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut starting, 0);
+        let child = starting.spawn().with_context(|| format!("start `{program}`"))?;
+        running().push(child.id());
+        Ok(Self { child, stop_signal: *stop_signal })
+    }
+
+    /// How the server has ended; `None` while it runs.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    fn end(&mut self) {
+        signal(self.child.id(), self.stop_signal);
+        let clock = Clock::start();
+        while clock.now() < GRACE {
+            if self.ended().is_some() {
+                // What it started and left behind.
+                kill(&mut self.child);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        kill(&mut self.child);
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        self.end();
+        let id = self.child.id();
+        running().retain(|running| *running != id);
+    }
+}
+
+fn revealed(env: &BTreeMap<String, Secret>) -> impl Iterator<Item = (&String, &str)> {
+    env.iter().map(|(name, value)| (name, value.reveal()))
+}
+
+/// Sends a signal to the process `id` and all that it has started.
+#[cfg(unix)]
+fn signal(id: u32, signal: StopSignal) {
+    use nix::sys::signal::{Signal, killpg};
+    let signal = match signal {
+        StopSignal::Term => Signal::SIGTERM,
+        StopSignal::Int => Signal::SIGINT,
+        StopSignal::Kill => Signal::SIGKILL,
+    };
+    if let Ok(group) = i32::try_from(id) {
+        // It may have ended.
+        let _ = killpg(nix::unistd::Pid::from_raw(group), signal);
+    }
+}
+
+#[cfg(not(unix))]
+fn signal(_: u32, _: StopSignal) {}
+
+fn kill(child: &mut Child) {
+    signal(child.id(), StopSignal::Kill);
+    // Where there are no groups; it may have ended.
+    let _ = child.kill();
+}
+
+/// A text of the server without what it was told in confidence.
+fn redacted(backend: &Backend, launch: &Launch, text: String) -> String {
+    let headers = backend.headers.iter().map(|(_, value)| value);
+    let secrets = launch.env.values().chain(&backend.api_key).chain(headers);
+    secrets.fold(text, |text, secret| secret.redact(text))
+}
+
+/// The last lines of a log.
+fn tail(log: &Path) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+/// Where the logs of servers go.
+pub fn logs(results: &Path) -> PathBuf {
+    results.join("logs")
+}

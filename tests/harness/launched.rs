@@ -1,0 +1,89 @@
+//! Servers that the harness starts: ready before the first request, shared by the cases of a backend,
+//! always stopped, and their last words shown where they die.
+
+use super::*;
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A backend that starts the simulated engine with `args`, by a shell that leaves a line in `starts`.
+fn backend(name: &str, port: u16, args: &str, starts: &Path) -> String {
+    let sim = env!("CARGO_BIN_EXE_servebench-sim");
+    let script = format!("echo {name} >> {}; {sim} --port {port} {args} & wait", starts.display());
+    format!(
+        "[[backend]]\nname = \"{name}\"\nkind = \"vllm\"\nbase_url = \"http://127.0.0.1:{port}\"\n\
+         models = [\"m\"]\n\
+         launch = {{ command = [\"sh\", \"-c\", {script:?}], env = {{ KEY = \"hidden-word\" }} }}\n"
+    )
+}
+
+fn nobody_listens(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_err()
+}
+
+#[test]
+fn cases_of_one_backend_share_a_server_and_the_next_backend_has_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let starts = folder.path().join("starts");
+    let (first, second) = (free_port(), free_port());
+    let backends = backend("old", first, "", &starts) + &backend("new", second, "", &starts);
+    let project = Project::new("", &backends, "[[bench]]\nloads = [\"2conc\", \"4conc\"]");
+    project.bench(&["--self-check", "never"]).expect(0).says("verdict  pass: new/m/sharegpt@4conc");
+    assert_eq!(std::fs::read_to_string(&starts).unwrap(), "old\nnew\n");
+    assert!(nobody_listens(first) && nobody_listens(second), "the shell's child is stopped too");
+    let log = project.folder.path().join("results/logs/old.log");
+    assert!(std::fs::read_to_string(log).unwrap().contains("listening on"));
+    assert_eq!(project.results().len(), 4);
+}
+
+#[test]
+fn a_server_that_dies_before_it_is_ready_is_an_error_with_its_last_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let starts = folder.path().join("starts");
+    let backends = backend("b", free_port(), "--no-such-flag; echo I was told $KEY", &starts);
+    let project = Project::new("", &backends, "[[bench]]\nloads = [\"2conc\"]");
+    let run = project.bench(&[]);
+    run.expect(101).says("ended before it was ready").says("--no-such-flag");
+    run.says("I was told [redacted]");
+    assert!(!run.stdout.contains("hidden-word") && !run.stderr.contains("hidden-word"));
+}
+
+#[test]
+fn a_server_that_is_never_ready_is_given_up_and_stopped() {
+    let port = free_port();
+    let backends = format!(
+        "[[backend]]\nname = \"b\"\nkind = \"vllm\"\nbase_url = \"http://127.0.0.1:{port}\"\n\
+         models = [\"m\"]\n\
+         launch = {{ command = [{:?}, \"--port\", \"{port}\"], ready_url = \"/no-such-route\", \
+         ready_timeout = \"500ms\" }}\n",
+        env!("CARGO_BIN_EXE_servebench-sim")
+    );
+    let project = Project::new("", &backends, "[[bench]]\nloads = [\"2conc\"]");
+    project.bench(&[]).expect(101).says("was not ready (/no-such-route) within 500ms");
+    assert!(nobody_listens(port));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_what_was_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let (starts, port) = (folder.path().join("starts"), free_port());
+    let backends = backend("b", port, "--decode-base-ms 100", &starts);
+    let project = Project::new("requests = 500", &backends, "[[bench]]\nloads = [\"2conc\"]");
+    let mut command = project.command(&["--bench", "--no-progress"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for _ in 0..500 {
+        if !nobody_listens(port) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(nobody_listens(port));
+}
