@@ -4,22 +4,24 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use base64::Engine as _;
+use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, PROXY_AUTHORIZATION, USER_AGENT};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use tokio::io::ReadBuf;
 use tokio::task::JoinSet;
 use url::{Position, Url};
 
 use crate::clock::{Clock, Moment};
-use crate::connection::{Connection, Pool, Target};
+use crate::connection::{Connection, HttpVersion, Pool, Target};
 use crate::http1::{RequestHead, ResponseReader};
+use crate::http2::{self, Http2, Http2Request, Way};
 use crate::nap;
 use crate::plan::Backend;
 use crate::reader::StreamReader;
@@ -50,10 +52,19 @@ pub const USER: &str = concat!("servebench/", env!("CARGO_PKG_VERSION"));
 /// Speaks to one backend. Copies share its connections.
 #[derive(Clone)]
 pub struct Client {
-    head: RequestHead,
     pool: Pool,
+    speech: Speech,
     protocol: ProtocolKind,
     secrets: Vec<Secret>,
+}
+
+/// How requests are put.
+#[derive(Clone)]
+enum Speech {
+    /// By HTTP/1.1, on a connection each.
+    One(RequestHead),
+    /// By HTTP/2, on shared ones.
+    Two { connections: Http2, uri: Uri, headers: Arc<[(HeaderName, HeaderValue)]> },
 }
 
 /// How long a request may take.
@@ -82,17 +93,27 @@ pub struct Exchange {
 
 /// A request that is ready to be written.
 #[derive(Clone)]
-pub struct ReadyRequest(Vec<u8>);
+pub struct ReadyRequest(Ready);
+
+#[derive(Clone)]
+enum Ready {
+    One(Vec<u8>),
+    Two(Http2Request),
+}
 
 /// A request that has begun to leave, or that needs a connection first.
-#[derive(Debug)]
 pub struct Started {
     at: Duration,
     departure: Option<Departure>,
 }
 
-/// The connection by which a request leaves, and how many of its bytes have left.
-type Departure = (Connection, io::Result<usize>);
+/// How a request leaves.
+enum Departure {
+    /// By a connection of its own; how many of its bytes have left.
+    One(Connection, io::Result<usize>),
+    /// By a shared one.
+    Two(Way),
+}
 
 /// When what happened to one request: the watchdog reads what the reader sets.
 #[derive(Debug)]
@@ -125,7 +146,8 @@ impl Stamp {
 impl Client {
     /// A client that sends to `url` as `backend` says.
     pub fn new(backend: &Backend, url: &Url) -> anyhow::Result<Self> {
-        let target = Target::new(url, &backend.tls, backend.connect_timeout)?;
+        let version = if backend.http2 { HttpVersion::Two } else { HttpVersion::One };
+        let target = Target::new(url, version, &backend.tls, backend.connect_timeout)?;
         let mut headers = headers(backend, url)?;
         let place = match target.forward_proxy() {
             None => &url[Position::BeforePath..Position::AfterQuery],
@@ -133,18 +155,19 @@ impl Client {
                 if let Some(value) = authorization {
                     headers.push((PROXY_AUTHORIZATION, HeaderValue::try_from(value)?));
                 }
-                &format!(
-                    "{}://{}{}",
-                    url.scheme(),
-                    &url[Position::BeforeHost..Position::AfterPort],
-                    &url[Position::BeforePath..Position::AfterQuery]
-                )
+                &place_of(url)
             }
         };
         let host = &url[Position::BeforeHost..Position::AfterPort];
         let secrets = backend.headers.iter().map(|(_, value)| value).chain(&backend.api_key);
+        let speech = if backend.http2 {
+            let uri = place_of(url).parse().context("the URL cannot be asked for by HTTP/2")?;
+            Speech::Two { connections: Http2::default(), uri, headers: headers.into() }
+        } else {
+            Speech::One(RequestHead::post(place, host, &headers))
+        };
         Ok(Self {
-            head: RequestHead::post(place, host, &headers),
+            speech,
             pool: Pool::new(target),
             protocol: backend.protocol,
             secrets: secrets.cloned().collect(),
@@ -153,12 +176,23 @@ impl Client {
 
     /// The request that sends `body`.
     pub fn prepare(&self, body: &[u8]) -> ReadyRequest {
-        ReadyRequest(self.head.with(body))
+        ReadyRequest(match &self.speech {
+            Speech::One(head) => Ready::One(head.with(body)),
+            Speech::Two { uri, headers, .. } => {
+                let body = Bytes::copy_from_slice(body);
+                Ready::Two(Http2Request::post(uri.clone(), Arc::clone(headers), body))
+            }
+        })
     }
 
     /// Opens up to `connections` before they are needed. Those that cannot be opened are left to the
     /// requests that will need them, and to their records.
     pub async fn open(&self, connections: usize, stop: &Stop) {
+        if let Speech::Two { connections, .. } = &self.speech {
+            // One to begin with; more are opened where it is full.
+            let _ = connections.open(&self.pool).await;
+            return;
+        }
         let mut opening = JoinSet::new();
         let mut opened = Vec::new();
         for _ in 0..connections {
@@ -182,17 +216,29 @@ impl Client {
 
     /// Opens connections while requests are sent, so that `reserve` wait for those to come. Does not end.
     pub async fn keep_reserve(&self, reserve: usize) {
-        self.pool.keep_reserve(reserve).await;
+        match &self.speech {
+            Speech::One(_) => self.pool.keep_reserve(reserve).await,
+            Speech::Two { .. } => std::future::pending().await,
+        }
     }
 
     /// Lets a request leave, if a connection is open. Does not wait, and may be called by any thread.
     pub fn start(&self, clock: Clock, request: &ReadyRequest) -> Started {
-        let Some(mut connection) = self.pool.take() else {
-            return Started { at: clock.now(), departure: None };
-        };
-        let at = clock.now();
-        let written = connection.try_write(&request.0);
-        Started { at, departure: Some((connection, written)) }
+        match (&self.speech, &request.0) {
+            (Speech::One(_), Ready::One(bytes)) => {
+                let Some(mut connection) = self.pool.take() else {
+                    return Started { at: clock.now(), departure: None };
+                };
+                let at = clock.now();
+                let written = connection.try_write(bytes);
+                Started { at, departure: Some(Departure::One(connection, written)) }
+            }
+            (Speech::Two { connections, .. }, _) => {
+                let departure = connections.take().map(Departure::Two);
+                Started { at: clock.now(), departure }
+            }
+            (Speech::One(_), Ready::Two(_)) => Started { at: clock.now(), departure: None },
+        }
     }
 
     /// Lets a request leave that has not, and reads the answer to its end, its failure, its limits or a
@@ -250,9 +296,78 @@ impl Client {
         reader: &mut StreamReader,
         times: &Times,
     ) -> Option<(Failure, String)> {
+        match &request.0 {
+            Ready::One(bytes) => self.exchange_by_one(clock, bytes, departure, reader, times).await,
+            Ready::Two(request) => {
+                self.exchange_by_two(clock, request, departure, reader, times).await
+            }
+        }
+    }
+
+    async fn exchange_by_two(
+        &self,
+        clock: Clock,
+        request: &Http2Request,
+        departure: Option<Departure>,
+        reader: &mut StreamReader,
+        times: &Times,
+    ) -> Option<(Failure, String)> {
+        let Speech::Two { connections, .. } = &self.speech else { return None };
+        let mut way = match departure {
+            Some(Departure::Two(way)) => way,
+            _ => {
+                let begun = clock.now();
+                let way = match connections.open(&self.pool).await {
+                    Ok(way) => way,
+                    Err(failure) => return Some(failure),
+                };
+                let _ = times.connect.set(clock.now().saturating_sub(begun));
+                times.sent.set(clock.now());
+                way
+            }
+        };
+        let broken = |error: hyper::Error| {
+            let source = std::error::Error::source(&error);
+            let cause = source.map(|cause| format!(": {cause}")).unwrap_or_default();
+            Some((Failure::Truncated, format!("the response broke off: {error}{cause}")))
+        };
+        let response = match way.send(request).await {
+            Ok(response) => response,
+            Err(error) => return broken(error),
+        };
+        times.last_byte.set(clock.now());
+        let status = response.status();
+        let mut body = response.into_body();
+        let mut refusal = Vec::new();
+        while !reader.is_done() && refusal.len() < ERROR_BODY_BYTES {
+            let read = http2::next(&mut body).await;
+            let at = clock.now();
+            match read {
+                Ok(Some(bytes)) => {
+                    times.last_byte.set(at);
+                    match status.is_success() {
+                        true => reader.feed(&bytes, at),
+                        false => refusal.extend_from_slice(&bytes),
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return broken(error),
+            }
+        }
+        (!status.is_success()).then(|| refused(status.as_u16(), &refusal))
+    }
+
+    async fn exchange_by_one(
+        &self,
+        clock: Clock,
+        request: &[u8],
+        departure: Option<Departure>,
+        reader: &mut StreamReader,
+        times: &Times,
+    ) -> Option<(Failure, String)> {
         let (mut connection, written) = match departure {
-            Some(departure) => departure,
-            None => {
+            Some(Departure::One(connection, written)) => (connection, written),
+            _ => {
                 let begun = clock.now();
                 let mut connection = match self.pool.open().await {
                     Ok(connection) => connection,
@@ -261,12 +376,12 @@ impl Client {
                 let _ = times.connect.set(clock.now().saturating_sub(begun));
                 // The request leaves when the connection is open.
                 times.sent.set(clock.now());
-                let written = connection.try_write(&request.0);
+                let written = connection.try_write(request);
                 (connection, written)
             }
         };
         let sent = match written {
-            Ok(written) => connection.write(&request.0[written..]).await,
+            Ok(written) => connection.write(&request[written..]).await,
             Err(error) => Err(error),
         };
         if let Err(error) = sent {
@@ -323,6 +438,16 @@ impl Client {
             }
         }
     }
+}
+
+/// The URL without what is for nobody's eyes.
+fn place_of(url: &Url) -> String {
+    format!(
+        "{}://{}{}",
+        url.scheme(),
+        &url[Position::BeforeHost..Position::AfterPort],
+        &url[Position::BeforePath..Position::AfterQuery]
+    )
 }
 
 /// Waits until bytes have come and hands them on, with the moment of their arrival; `None` at the end.

@@ -39,6 +39,15 @@ pub struct Target {
     timeout: Duration,
 }
 
+/// The version of HTTP that a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2; without TLS by prior knowledge.
+    Two,
+}
+
 #[derive(Clone)]
 struct Proxy {
     host: String,
@@ -50,13 +59,18 @@ struct Proxy {
 impl Target {
     /// The server of `url`, by way of the proxy that the environment names for it; never by one for the
     /// loopback.
-    pub fn new(url: &Url, tls_options: &TlsOptions, timeout: Duration) -> anyhow::Result<Self> {
+    pub fn new(
+        url: &Url,
+        version: HttpVersion,
+        tls_options: &TlsOptions,
+        timeout: Duration,
+    ) -> anyhow::Result<Self> {
         let host = url.host_str().context("the base URL has no host")?;
         // An IPv6 address stands in brackets in a URL only.
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = url.port_or_known_default().context("the base URL has no port")?;
         let tls = match url.scheme() {
-            "https" => Some(tls(&host, tls_options)?),
+            "https" => Some(tls(&host, version, tls_options)?),
             _ => None,
         };
         let proxy = if is_loopback(url) { None } else { proxy(url)? };
@@ -72,9 +86,17 @@ impl Target {
     }
 }
 
-fn tls(host: &str, options: &TlsOptions) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {
+fn tls(
+    host: &str,
+    version: HttpVersion,
+    options: &TlsOptions,
+) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {
     let mut config = options.client_config()?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let protocol: &[u8] = match version {
+        HttpVersion::One => b"http/1.1",
+        HttpVersion::Two => b"h2",
+    };
+    config.alpn_protocols = vec![protocol.to_vec()];
     let name = ServerName::try_from(host.to_owned())
         .with_context(|| format!("`{host}` is no name that TLS can check"))?;
     Ok((TlsConnector::from(Arc::new(config)), name))
@@ -174,7 +196,8 @@ impl Connection {
         writer.flush().await
     }
 
-    fn writer(&mut self) -> Pin<&mut (dyn AsyncWrite + Send + Unpin)> {
+    /// Where to write.
+    pub fn writer(&mut self) -> Pin<&mut (dyn AsyncWrite + Send + Unpin)> {
         match &mut self.stream {
             Stream::Plain(socket) => Pin::new(socket),
             Stream::Tls(stream) => Pin::new(stream.as_mut()),
@@ -453,7 +476,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_nobody_vouches_for_is_refused() {
         let (port, _) = tls_server().await;
-        let (tls, _) = tls("localhost", &TlsOptions::default()).unwrap();
+        let (tls, _) = tls("localhost", HttpVersion::One, &TlsOptions::default()).unwrap();
         let (failure, message) = Pool::new(target(port, Some(tls), None)).open().await.unwrap_err();
         assert_eq!(failure, Failure::Tls, "{message}");
     }

@@ -97,6 +97,7 @@ mod reader;
 mod socket;
 
 mod connection;
+mod http2;
 
 mod client;
 mod descriptors;

@@ -206,3 +206,27 @@ fn failed(kind: &str, server: &SimServer) -> Report {
     assert_eq!(report.total_output_tokens, 0);
     report
 }
+
+#[test]
+fn a_server_is_measured_by_http_2_as_it_is_without() {
+    let server = server(Dialect::default());
+    let plan = Plan::parse(&format!(
+        r#"
+        defaults = {{ requests = 200, tokenizer = "fixtures/tokenizer.json" }}
+        backend = [{{ name = "b", kind = "vllm", base_url = "{}", models = ["m"], http2 = true }}]
+        workload = [{{ name = "w", path = "fixtures/sharegpt.json", output_tokens = {TOKENS} }}]
+        bench = [{{ loads = ["200conc"] }}]
+        "#,
+        server.base_url()
+    ));
+    let report = servebench::measure(&plan.unwrap().cases[0]).unwrap();
+    assert_eq!((report.completed, report.failed), (200, 0), "{:?}", report.servebench.failures);
+    assert_eq!(report.total_output_tokens, 200 * TOKENS as u64);
+    let truth = &server.truth()[1..];
+    let error = mean(&report, "ttft").unwrap() - mean_ms(truth.iter().map(TruthRecord::ttft));
+    assert!(error.abs() < 2.0 * BOUND_MS, "TTFT is off by {error} ms");
+    // More requests at once than one connection carries, and fewer than would need a connection each.
+    // What waits for one that is being opened has waited for a connection too.
+    let waited = report.servebench.latencies["connect"].count;
+    assert!((1..=136).contains(&waited), "{waited} requests had to wait for a connection");
+}

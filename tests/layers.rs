@@ -10,7 +10,7 @@ const HOMES: [(&str, &[&str]); 7] = [
     ("httparse", &["http1"]),
     ("nix", &["launch", "socket", "strain"]),
     ("hdrhistogram", &["samples"]),
-    ("hyper", &["sim"]),
+    ("hyper", &["client", "http2", "sim"]),
     ("Parser", &["cli", "bin"]), // that of clap
     ("libtest_mimic", &["harness"]),
 ];

@@ -83,6 +83,8 @@ pub struct Backend {
     pub min_tokens: Option<bool>,
     /// Whether a short request before the clock starts finds out how the server wants to be asked.
     pub probe: Option<bool>,
+    /// Whether requests go by HTTP/2, many on a connection.
+    pub http2: Option<bool>,
     /// How connections by https are made secure.
     pub tls: Option<Spanned<TlsOptions>>,
     /// How to start the server for its cases; without it, it is there already or not at all.

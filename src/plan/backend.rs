@@ -94,6 +94,7 @@ fn backend(
         ignore_eos: written.ignore_eos.unwrap_or(kind.knows_ignore_eos()),
         length_field: written.length_field.unwrap_or_default(),
         min_tokens: written.min_tokens.unwrap_or(false),
+        http2: written.http2.unwrap_or(false),
         tls: written.tls.clone().map(Spanned::into_inner).unwrap_or_default(),
         launch,
         probe: written.probe.unwrap_or(true),

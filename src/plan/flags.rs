@@ -125,6 +125,7 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
         length_field: LengthField::MaxTokens,
         min_tokens: false,
         probe: true,
+        http2: false,
         tls: TlsOptions::default(),
         launch: None,
         connect_timeout: DEFAULT_CONNECT_TIMEOUT,

@@ -135,6 +135,8 @@ pub struct Backend {
     pub min_tokens: bool,
     /// Whether a short request before the clock starts finds out how the server wants to be asked.
     pub probe: bool,
+    /// Whether requests go by HTTP/2.
+    pub http2: bool,
     /// How connections by https are made secure.
     pub tls: TlsOptions,
     /// How to start the server for its cases.
@@ -176,6 +178,7 @@ impl Backend {
             length_field: LengthField::MaxTokens,
             min_tokens: false,
             probe: false,
+            http2: false,
             tls: TlsOptions::default(),
             launch: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,

@@ -7,9 +7,9 @@ use std::sync::mpsc as std_mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 
@@ -146,9 +146,13 @@ async fn accept(listener: TcpListener, routes: Arc<Routes>) {
         let _ = stream.set_nodelay(true);
         let routes = Arc::clone(&routes);
         tokio::spawn(async move {
-            let service = service_fn(|request| routes.answer(request));
+            let service = service_fn(move |request| {
+                let routes = Arc::clone(&routes);
+                async move { routes.answer(request).await.map_err(io::Error::other) }
+            });
             // How a connection ends is its client's affair; a cancelled answer records itself.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let server = auto::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }

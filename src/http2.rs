@@ -1,0 +1,154 @@
+//! HTTP/2 for servers that are asked for it: many requests share a connection. hyper speaks it; stamps are
+//! of the moment at which a frame is handed over, since what arrives of one stream is told apart only
+//! after it was read.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::connection::{Connection, NotOpened, Pool};
+use crate::record::Failure;
+
+/// How many requests share a connection: fewer than any server allows.
+const SHARE: usize = 64;
+
+/// A request that is ready to be sent, again and again.
+#[derive(Clone)]
+pub struct Http2Request {
+    uri: Uri,
+    headers: Arc<[(HeaderName, HeaderValue)]>,
+    body: Bytes,
+}
+
+impl Http2Request {
+    /// A `POST` of `body`.
+    pub fn post(uri: Uri, headers: Arc<[(HeaderName, HeaderValue)]>, body: Bytes) -> Self {
+        Self { uri, headers, body }
+    }
+
+    fn build(&self) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.version_mut() = Version::HTTP_2;
+        // These belong to a connection, of which HTTP/2 knows itself.
+        let own = |name: &HeaderName| *name != http::header::HOST;
+        let headers = self.headers.iter().filter(|(name, _)| own(name)).cloned();
+        request.headers_mut().extend(headers);
+        request
+    }
+}
+
+/// The connections of one client. Copies share them.
+#[derive(Clone, Default)]
+pub struct Http2 {
+    open: Arc<Mutex<Vec<Shared>>>,
+    /// Held while one is opened: those who wait for it will find room on it.
+    opening: Arc<tokio::sync::Mutex<()>>,
+}
+
+struct Shared {
+    sender: SendRequest<Full<Bytes>>,
+    /// One for each request that it carries.
+    carries: Arc<()>,
+}
+
+/// The way of one request: its connection, as long as it is held.
+pub struct Way {
+    sender: SendRequest<Full<Bytes>>,
+    _carried: Arc<()>,
+}
+
+impl Http2 {
+    /// A way by an open connection with room.
+    pub fn take(&self) -> Option<Way> {
+        let mut connections = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|shared| !shared.sender.is_closed());
+        let free = connections.iter().find(|shared| Arc::strong_count(&shared.carries) <= SHARE)?;
+        Some(Way { sender: free.sender.clone(), _carried: Arc::clone(&free.carries) })
+    }
+
+    /// A way by a new connection, or by one that was opened meanwhile.
+    pub async fn open(&self, pool: &Pool) -> Result<Way, NotOpened> {
+        let _opening = self.opening.lock().await;
+        if let Some(way) = self.take() {
+            return Ok(way);
+        }
+        let connection = pool.open().await?;
+        let io = TokioIo::new(Io(connection));
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
+        let (sender, driver) =
+            handshake.map_err(|error| (Failure::Connect, format!("HTTP/2: {error}")))?;
+        // How the connection ends, its requests will say.
+        tokio::spawn(driver);
+        let carries = Arc::new(());
+        let way = Way { sender: sender.clone(), _carried: Arc::clone(&carries) };
+        let mut connections = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.push(Shared { sender, carries });
+        Ok(way)
+    }
+}
+
+impl Way {
+    /// Sends a request; returns when the head of its response has come.
+    pub async fn send(&mut self, request: &Http2Request) -> hyper::Result<Response<Incoming>> {
+        self.sender.ready().await?;
+        self.sender.send_request(request.build()).await
+    }
+}
+
+/// The next bytes of a body; `None` at its end.
+pub async fn next(body: &mut Incoming) -> hyper::Result<Option<Bytes>> {
+    loop {
+        let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
+        match frame.transpose()?.map(hyper::body::Frame::into_data) {
+            None => return Ok(None),
+            Some(Ok(data)) => return Ok(Some(data)),
+            // Trailers say nothing of the answer.
+            Some(Err(_)) => {}
+        }
+    }
+}
+
+/// A connection as hyper wants it.
+struct Io(Connection);
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        ready!(self.get_mut().0.poll_read(context, buffer))?;
+        // Its stamp does not reach the stream that it is for.
+        crate::nap::count(false);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        self.get_mut().0.writer().poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.get_mut().0.writer().poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.get_mut().0.writer().poll_shutdown(context)
+    }
+}
