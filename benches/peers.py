@@ -193,7 +193,7 @@ class Vllm(Client):
 class Aiperf(Client):
     name = "aiperf"
     requirement = "aiperf==0.13.0"
-    environment = {}  # offline, it looks for a tokenizer in the Hub's cache alone
+    environment = dict.fromkeys(OFFLINE, "")  # else it looks in the Hub's cache alone
 
     def command(self, load: Load, folder: Path) -> Command:
         return [
@@ -346,10 +346,12 @@ def run(command: Command, environment: dict[str, str], folder: Path) -> tuple[fl
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
 
+    # What it leaves in the folder of temporary files goes with its own.
+    environment = os.environ | environment | {"TMPDIR": str(folder)}
     before, peak, deadline = cpu_s(), 0, time.monotonic() + RUN_TIMEOUT_S
     with (folder / "log.txt").open("w+", errors="replace") as log:
         child = subprocess.Popen(
-            command, cwd=folder, env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=log,
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True)
         try:
             while child.poll() is None:
@@ -420,7 +422,8 @@ def table(options: argparse.Namespace, versions: dict[str, str], rows: dict) -> 
              f"| ---: | ---: | :--- |{' ---: |' * len(COLUMNS)}"]
     for streams in options.streams:
         for name in options.tools:
-            cells = ["failed" if name in versions else "not installed", *[""] * (len(COLUMNS) - 1)]
+            cells = ["no result" if name in versions else "not installed"]
+            cells += [""] * (len(COLUMNS) - 1)
             if found := rows.get((streams, name)):
                 known = [[value for value in column if value is not None] for column in zip(*found)]
                 cells = [format(statistics.median(values), form) if values else "–"
@@ -437,13 +440,14 @@ def notes(options: argparse.Namespace, versions: dict[str, str]) -> str:
 Errors are the client's figure less the server's; gaps are those between tokens, of all answers
 (GuideLLM has each answer's mean gap alone, whose percentile is another thing). CPU is the client's
 user and system time less that of a run of {BASE_REQUESTS} requests; – is less than that varies by.
-Memory is proportional (PSS). By chance alone, rate and CV of n Poisson arrivals are off by 1/√n,
-by 10 % of 100 and by 1 % of 10000. Not so the rate of vLLM's, which stretches the gaps to fit. Each of GuideLLM's ten processes
-draws the same gaps, which makes both up to √10 times as much.
+Memory is proportional (PSS). By chance alone, rate and CV of n Poisson arrivals are off by 1/√n, by
+10 % of 100 and by 1 % of 10000. Not so the rate of vLLM's, which stretches the gaps to fit. Each of
+GuideLLM's ten processes draws the same gaps, which makes both up to √10 times as much.
 
 Median of {options.rounds} × {options.seconds:g} s, {TOKENS} tokens an answer,
-{STEP_S * 1e3:g} ms a token. {', '.join(versions.values())}. {cpus[0] if cpus else "Unknown CPU"},
-{os.cpu_count()} processors, {platform.system()} {platform.release()}."""
+{STEP_S * 1e3:g} ms a token. {', '.join(versions.values())}.
+{cpus[0] if cpus else "Unknown CPU"}, {os.cpu_count()} processors,
+{platform.system()} {platform.release()}."""
 
 
 def main() -> int:
