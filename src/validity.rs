@@ -137,7 +137,8 @@ impl Validity {
 fn lagged(lag: LoopLag) -> Option<String> {
     let p99 = lag.p99.filter(|p99| MAX_LOOP_LAG_P99_MS < *p99)?;
     Some(format!(
-        "the client's loop came to its work up to {p99:.0} ms late (p99): stamps may be as late; send \
+        "the client's loop came to its work up to {p99:.0} ms late (p99): users may send as late, and \
+         where the kernel does not stamp what arrives, stamps may be as late; send \
          less per process, or give the client a processor of its own"
     ))
 }
