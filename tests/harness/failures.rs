@@ -9,6 +9,8 @@ pub struct Scripted {
     pub url: String,
     /// The bodies that were sent.
     pub bodies: Arc<std::sync::Mutex<Vec<Value>>>,
+    /// The first lines of the requests.
+    pub lines: Arc<std::sync::Mutex<Vec<String>>>,
 }
 
 impl Scripted {
@@ -21,12 +23,14 @@ impl Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let bodies = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let seen = Arc::clone(&bodies);
+        let lines = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let (seen, seen_lines) = (Arc::clone(&bodies), Arc::clone(&lines));
         std::thread::spawn(move || {
             let mut listener = Some(listener);
             for number in 0..requests {
                 let (mut stream, _) = listener.as_ref().unwrap().accept().unwrap();
-                let body = read_request(&mut stream);
+                let (line, body) = read_request(&mut stream);
+                seen_lines.lock().unwrap().push(line);
                 let response = answer(number, &body);
                 seen.lock().unwrap().push(body);
                 if number + 1 == requests {
@@ -35,7 +39,7 @@ impl Scripted {
                 stream.write_all(response.as_bytes()).unwrap();
             }
         });
-        Self { url, bodies }
+        Self { url, bodies, lines }
     }
 
     pub fn backend(&self, more: &str) -> String {
@@ -46,8 +50,8 @@ impl Scripted {
     }
 }
 
-/// The body of the request that comes.
-fn read_request(stream: &mut TcpStream) -> Value {
+/// The first line and the body of the request that comes.
+fn read_request(stream: &mut TcpStream) -> (String, Value) {
     let mut text = Vec::new();
     let mut byte = [0];
     while !text.ends_with(b"\r\n\r\n") {
@@ -55,11 +59,12 @@ fn read_request(stream: &mut TcpStream) -> Value {
         text.push(byte[0]);
     }
     let head = String::from_utf8(text).unwrap().to_lowercase();
-    let Some((_, length)) = head.split_once("content-length: ") else { return Value::Null };
+    let line = head.lines().next().unwrap().to_owned();
+    let Some((_, length)) = head.split_once("content-length: ") else { return (line, Value::Null) };
     let length = length.lines().next().unwrap().parse().unwrap();
     let mut body = vec![0; length];
     stream.read_exact(&mut body).unwrap();
-    serde_json::from_slice(&body).unwrap()
+    (line, serde_json::from_slice(&body).unwrap())
 }
 
 fn response(status: &str, kind: &str, body: &str) -> String {
@@ -187,4 +192,24 @@ fn a_server_that_does_not_stream_has_an_end_to_end_latency_and_no_ttft() {
     }
     let reason = &result["servebench"]["latencies"]["ttft"]["reason"];
     assert_eq!(reason, "the server answered in one block, not in a stream");
+}
+
+#[test]
+fn a_proxy_is_asked_for_whole_urls_and_never_for_the_loopback() {
+    let proxy = Scripted::start(22, |_, _| good());
+    let elsewhere = proxy.backend("").replace(&proxy.url, "http://llm.example:8000");
+    let project = Project::new("", &elsewhere, ONE_BY_ONE);
+    let mut command = project.command(&["--bench", "--self-check", "never"]);
+    command.env("http_proxy", &proxy.url).env_remove("no_proxy").env_remove("NO_PROXY");
+    finish(command).expect(0).says("verdict  pass");
+    let lines = proxy.lines.lock().unwrap();
+    assert_eq!(lines[0], "get http://llm.example:8000/v1/models http/1.1");
+    assert_eq!(lines[21], "post http://llm.example:8000/v1/completions http/1.1");
+
+    let server = Scripted::start(22, |_, _| good());
+    let project = Project::new("", &server.backend(""), ONE_BY_ONE);
+    let mut command = project.command(&["--bench", "--self-check", "never"]);
+    command.env("http_proxy", "http://127.0.0.1:1").env_remove("no_proxy").env_remove("NO_PROXY");
+    finish(command).expect(0).says("verdict  pass");
+    assert_eq!(server.lines.lock().unwrap()[21], "post /v1/completions http/1.1");
 }

@@ -38,12 +38,14 @@ impl Pki {
         let clients =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_client_cert_verifier(clients.build().unwrap())
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
+        // The engine behind tells the two apart by their first bytes.
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let (sender, port) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -85,18 +87,19 @@ fn a_server_is_measured_through_tls_by_those_who_trust_it_and_whom_it_trusts() {
         file("client.pem", certificate.pem()),
         file("client.key", key.serialize_pem())
     );
-    let run = |tls: &str| {
+    let run = |tls: &str, more: &str| {
         let backend = format!(
             "[[backend]]\nname = \"b\"\nkind = \"vllm\"\nbase_url = \"https://localhost:{port}\"\n\
-             models = [\"m\"]\nprobe = false\ntls = {{ {tls} }}\n"
+             models = [\"m\"]\nprobe = false\ntls = {{ {tls} }}\n{more}\n"
         );
         let project = Project::new("", &backend, "[[bench]]\nloads = [\"2conc\"]");
         project.bench(&["--require-server", "--self-check", "never"])
     };
-    run(&format!("ca = {ca:?}, {client}")).expect(0).says("verdict  pass");
-    run(&format!("insecure = true, {client}")).expect(0).says("verdict  pass");
-    run(&client).expect(101).says("failed   tls: 20");
-    run(&format!("ca = {:?}", "none.pem")).expect(2).says("plan.toml:").says("`none.pem`");
+    run(&format!("ca = {ca:?}, {client}"), "").expect(0).says("verdict  pass");
+    run(&format!("ca = {ca:?}, {client}"), "http2 = true").expect(0).says("verdict  pass");
+    run(&format!("insecure = true, {client}"), "").expect(0).says("verdict  pass");
+    run(&client, "").expect(101).says("failed   tls: 20");
+    run(&format!("ca = {:?}", "none.pem"), "").expect(2).says("plan.toml:").says("`none.pem`");
     // TLS 1.3 tells a client that it is not trusted only after the handshake.
-    run(&format!("ca = {ca:?}")).expect(101).says("failed   ");
+    run(&format!("ca = {ca:?}"), "").expect(101).says("failed   ");
 }
