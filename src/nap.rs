@@ -41,6 +41,8 @@ pub enum Users {
 }
 
 thread_local! {
+    /// Reads that came without the kernel's stamp, ever.
+    static UNSTAMPED: Cell<u64> = const { Cell::new(0) };
     static READS: Cell<Reads> = const { Cell::new(Reads { stamped: 0, others: 0 }) };
 }
 
@@ -52,12 +54,20 @@ struct Reads {
 
 /// Counts a read on this thread; whether the kernel has said when it had arrived.
 pub fn count(stamped: bool) {
+    if !stamped {
+        UNSTAMPED.set(UNSTAMPED.get() + 1);
+    }
     let Reads { stamped: with, others } = READS.get();
     let reads = match stamped {
         true => Reads { stamped: with + 1, others },
         false => Reads { stamped: with, others: others + 1 },
     };
     READS.set(reads);
+}
+
+/// How many reads on this thread came without the kernel's stamp, since it began.
+pub fn unstamped() -> u64 {
+    UNSTAMPED.get()
 }
 
 /// Decides on naps by how often this thread reads.

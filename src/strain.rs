@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::nap;
 
 /// How often the loop is looked at.
 const TICK: Duration = Duration::from_millis(10);
@@ -17,6 +18,8 @@ pub struct Strain {
     pub cpu: Option<Duration>,
     /// How long that thread could have run and got no processor; `None` where the system does not say.
     pub waited: Option<Duration>,
+    /// Reads whose stamp is the client's own, and so as late as the loop was.
+    pub own_stamps: u64,
     /// How late the loop came to each tick. Up to a millisecond of it is the timer's own.
     pub loop_lags: Vec<Duration>,
 }
@@ -24,6 +27,7 @@ pub struct Strain {
 /// Runs `run` on this thread and watches what it takes.
 pub async fn watch<T>(clock: Clock, run: impl Future<Output = T>) -> (T, Strain) {
     let (begun, cpu_before, waited_before) = (clock.now(), thread_cpu(), thread_waited());
+    let unstamped_before = nap::unstamped();
     let mut loop_lags = Vec::new();
     let mut run = std::pin::pin!(run);
     let output = loop {
@@ -39,6 +43,7 @@ pub async fn watch<T>(clock: Clock, run: impl Future<Output = T>) -> (T, Strain)
         wall: clock.now().saturating_sub(begun),
         cpu: since(cpu_before, thread_cpu()),
         waited: since(waited_before, thread_waited()),
+        own_stamps: nap::unstamped() - unstamped_before,
         loop_lags,
     };
     (output, strain)
