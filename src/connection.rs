@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use url::{Host, Url};
 
 use crate::clock::Moment;
 use crate::http1::ResponseReader;
+use crate::lock::lock;
 use crate::record::Failure;
 use crate::socket::Socket;
 use crate::tls::TlsOptions;
@@ -248,7 +249,7 @@ async fn connect(
     target: &Target,
     known: &Mutex<Option<SocketAddr>>,
 ) -> Result<TcpStream, NotOpened> {
-    let before = *known.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = *lock(known);
     if let Some(address) = before {
         return TcpStream::connect(address).await.map_err(not_connected);
     }
@@ -257,7 +258,7 @@ async fn connect(
         None => (target.host.as_str(), target.port),
     };
     let stream = TcpStream::connect((host, port)).await.map_err(not_connected)?;
-    *known.lock().unwrap_or_else(PoisonError::into_inner) = stream.peer_addr().ok();
+    *lock(known) = stream.peer_addr().ok();
     Ok(stream)
 }
 
@@ -361,8 +362,8 @@ impl Pool {
         self.idle().push(connection);
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        lock(&self.0.idle)
     }
 }
 

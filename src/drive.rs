@@ -1,7 +1,7 @@
 //! Drives one client by one schedule: opens its connections, sends its requests when they are due and
 //! watches what that takes, on a runtime of one thread.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::engine::{self, Arrival, Sender};
 use crate::live::Live;
 use crate::load::Load;
+use crate::lock::lock;
 use crate::nap::{Naps, Situation, Users};
 use crate::pacer::Pacing;
 use crate::record::RequestRecord;
@@ -29,7 +30,7 @@ pub fn runtime(load: &Load, live: &Arc<Live>) -> anyhow::Result<Runtime> {
         let live = live.snapshot();
         let users = if closed { Users::Waiting(live.mean_e2e) } else { Users::Absent };
         let situation = Situation { in_flight: live.in_flight(), users };
-        naps.lock().unwrap_or_else(PoisonError::into_inner).consider(situation);
+        lock(&naps).consider(situation);
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -181,26 +181,32 @@ impl OpenLoop<'_> {
                 Due { index, left }
             }
         };
-        let mut pacer = Pacer::start(pacing, offsets.to_vec(), clock, depart)?;
-        let mut see_through = |due: Due<S::Started>| {
+        let pacer = Pacer::start(pacing, offsets.to_vec(), clock, depart)?;
+        let see_through = |due: Due<S::Started>| {
             let scheduled = offsets[due.index];
             let (places, sender) = (places.clone(), sender.clone());
             in_flight
                 .spawn(async move { vec![attend(due, scheduled, clock, places, sender).await] });
         };
-        loop {
-            tokio::select! {
-                biased;
-                due = pacer.next() => match due {
-                    Some(due) => see_through(due),
-                    None => return Ok(()),
-                },
-                () = stop.requested() => break,
-            }
-        }
-        pacer.stop().into_iter().for_each(see_through);
+        each(pacer, stop, see_through).await;
         Ok(())
     }
+}
+
+/// Calls `go_on` with what the pacer returns, to its end or a stop; all that it had done by then
+/// included.
+async fn each<T: Send + 'static>(mut pacer: Pacer<T>, stop: &Stop, mut go_on: impl FnMut(T)) {
+    loop {
+        tokio::select! {
+            biased;
+            done = pacer.next() => match done {
+                Some(done) => go_on(done),
+                None => return,
+            },
+            () = stop.requested() => break,
+        }
+    }
+    pacer.stop().into_iter().for_each(go_on);
 }
 
 /// Sees one arrival through.
@@ -280,22 +286,13 @@ impl ClosedLoop<'_> {
                 Some((arrival, sender.start(index)))
             }
         };
-        let mut pacer = Pacer::start(pacing, starts.to_vec(), clock, begin)?;
-        let mut go_on = |(arrival, started)| {
+        let pacer = Pacer::start(pacing, starts.to_vec(), clock, begin)?;
+        let go_on = |begun: Option<_>| {
+            let Some((arrival, started)) = begun else { return };
             let (tickets, stop, sender) = (Arc::clone(&tickets), stop.clone(), sender.clone());
             in_flight.spawn(async move { user(arrival, started, &tickets, &stop, &sender).await });
         };
-        loop {
-            tokio::select! {
-                biased;
-                begun = pacer.next() => match begun {
-                    Some(begun) => begun.into_iter().for_each(&mut go_on),
-                    None => return Ok(()),
-                },
-                () = stop.requested() => break,
-            }
-        }
-        pacer.stop().into_iter().flatten().for_each(go_on);
+        each(pacer, stop, go_on).await;
         Ok(())
     }
 }

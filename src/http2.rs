@@ -4,7 +4,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connection::{Connection, NotOpened, Pool};
+use crate::lock::lock;
+use crate::nap;
 use crate::record::Failure;
 
 /// How many requests share a connection: fewer than any server allows.
@@ -71,7 +73,7 @@ pub struct Way {
 impl Http2 {
     /// A way by an open connection with room.
     pub fn take(&self) -> Option<Way> {
-        let mut connections = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = lock(&self.open);
         connections.retain(|shared| !shared.sender.is_closed());
         let free = connections.iter().find(|shared| Arc::strong_count(&shared.carries) <= SHARE)?;
         Some(Way { sender: free.sender.clone(), _carried: Arc::clone(&free.carries) })
@@ -92,7 +94,7 @@ impl Http2 {
         tokio::spawn(driver);
         let carries = Arc::new(());
         let way = Way { sender: sender.clone(), _carried: Arc::clone(&carries) };
-        let mut connections = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = lock(&self.open);
         connections.push(Shared { sender, carries });
         Ok(way)
     }
@@ -130,7 +132,7 @@ impl AsyncRead for Io {
     ) -> Poll<std::io::Result<()>> {
         ready!(self.get_mut().0.poll_read(context, buffer))?;
         // Its stamp does not reach the stream that it is for.
-        crate::nap::count(false);
+        nap::count(false);
         Poll::Ready(Ok(()))
     }
 }

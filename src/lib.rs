@@ -67,6 +67,7 @@
 // Words.
 mod clock;
 mod duration;
+mod lock;
 mod secret;
 mod stop;
 

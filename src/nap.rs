@@ -41,52 +41,55 @@ pub enum Users {
 }
 
 thread_local! {
-    /// Reads that came without the kernel's stamp, ever.
-    static UNSTAMPED: Cell<u64> = const { Cell::new(0) };
+    /// The reads of this thread since it began.
     static READS: Cell<Reads> = const { Cell::new(Reads { stamped: 0, others: 0 }) };
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Reads {
-    stamped: u32,
-    others: u32,
+    stamped: u64,
+    others: u64,
 }
 
 /// Counts a read on this thread; whether the kernel has said when it had arrived.
 pub fn count(stamped: bool) {
-    if !stamped {
-        UNSTAMPED.set(UNSTAMPED.get() + 1);
+    let mut reads = READS.get();
+    match stamped {
+        true => reads.stamped += 1,
+        false => reads.others += 1,
     }
-    let Reads { stamped: with, others } = READS.get();
-    let reads = match stamped {
-        true => Reads { stamped: with + 1, others },
-        false => Reads { stamped: with, others: others + 1 },
-    };
     READS.set(reads);
 }
 
 /// How many reads on this thread came without the kernel's stamp, since it began.
 pub fn unstamped() -> u64 {
-    UNSTAMPED.get()
+    READS.get().others
 }
 
 /// Decides on naps by how often this thread reads.
 #[derive(Debug)]
 pub struct Naps {
     since: Moment,
+    /// The reads until then.
+    before: Reads,
     /// Reads per second, of late.
     rate: f64,
 }
 
 impl Naps {
-    /// Nothing has been read yet.
+    /// For this thread, from now on.
     pub fn new() -> Self {
-        Self { since: Moment::now(), rate: 0.0 }
+        Self { since: Moment::now(), before: READS.get(), rate: 0.0 }
     }
 
     /// To be called whenever there is nothing left to do: naps where it is worth it.
     pub fn consider(&mut self, situation: Situation) {
-        let reads = READS.replace(Reads { stamped: 0, others: 0 });
+        let now = READS.get();
+        let reads = Reads {
+            stamped: now.stamped - self.before.stamped,
+            others: now.others - self.before.others,
+        };
+        self.before = now;
         let elapsed = self.since.age();
         self.since = Moment::now();
         if let Some(nap) = self.nap(reads, elapsed, situation) {
@@ -101,7 +104,7 @@ impl Naps {
             return None;
         }
         let weight = (elapsed.as_secs_f64() / MEMORY.as_secs_f64()).min(1.0);
-        let rate = f64::from(reads.stamped) / elapsed.as_secs_f64().max(1e-6);
+        let rate = reads.stamped as f64 / elapsed.as_secs_f64().max(1e-6);
         self.rate += weight * (rate - self.rate);
         let gap_s = situation.in_flight as f64 / self.rate.max(1.0);
         let mut nap = NAP.min(Duration::from_secs_f64(gap_s / PART_OF_GAP));
@@ -124,7 +127,7 @@ mod tests {
         (0..100).map(|_| naps.nap(per_ms, ms(1), situation)).last().flatten()
     }
 
-    fn stamped(stamped: u32) -> Reads {
+    fn stamped(stamped: u64) -> Reads {
         Reads { stamped, others: 0 }
     }
 

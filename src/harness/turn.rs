@@ -3,6 +3,8 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use crate::lock::lock;
+
 /// Whose turn it is.
 #[derive(Debug, Default)]
 pub(super) struct Turnstile {
@@ -17,7 +19,7 @@ pub(super) struct Turn<'a>(&'a Turnstile);
 impl Turnstile {
     /// Waits until all tickets before `ticket` have had their turn.
     pub(super) fn wait(&self, ticket: usize) -> Turn<'_> {
-        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = lock(&self.next);
         let turn = self.moved.wait_while(next, |next| *next != ticket);
         drop(turn.unwrap_or_else(PoisonError::into_inner));
         Turn(self)
@@ -26,7 +28,7 @@ impl Turnstile {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.next.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        *lock(&self.0.next) += 1;
         self.0.moved.notify_all();
     }
 }

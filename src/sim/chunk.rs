@@ -55,16 +55,39 @@ pub(crate) enum Part {
 /// What all parts of one answer have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Format {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) id: String,
-    pub(crate) model: String,
+    endpoint: Endpoint,
+    id: String,
+    model: String,
     /// Whole seconds.
-    pub(crate) created: u64,
-    pub(crate) include_usage: bool,
+    created: u64,
+    include_usage: bool,
     pub(crate) dialect: Dialect,
+    /// The beginning of each event of completions or chat.
+    head: String,
 }
 
 impl Format {
+    /// The format of an answer.
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        id: String,
+        model: String,
+        created: u64,
+        include_usage: bool,
+        dialect: Dialect,
+    ) -> Self {
+        let object = match endpoint {
+            Endpoint::Chat => "chat.completion.chunk",
+            _ => "text_completion",
+        };
+        let head = format!(
+            r#"{{"id":{},"object":"{object}","created":{created},"model":{},"choices":["#,
+            json!(id),
+            json!(model),
+        );
+        Self { endpoint, id, model, created, include_usage, dialect, head }
+    }
+
     /// The events that open a stream, if there are any.
     pub(crate) fn opening(&self) -> Option<String> {
         match self.endpoint {
@@ -166,7 +189,7 @@ impl Format {
         };
         let mut events = self.openai(content, &finish_reason, Some(usage));
         if self.include_usage && self.dialect.usage == UsageStyle::AsAsked {
-            let data = format!("{}],\"usage\":{}}}", self.head(), usage.json());
+            let data = format!("{}],\"usage\":{}}}", self.head, usage.json());
             events.push_str(&self.dialect.event(None, &data));
         }
         if !self.dialect.no_done {
@@ -212,19 +235,6 @@ impl Format {
         self.dialect.event(Some(kind), &data.to_string())
     }
 
-    /// The beginning of an event of completions or chat.
-    fn head(&self) -> String {
-        let object = match self.endpoint {
-            Endpoint::Chat => "chat.completion.chunk",
-            _ => "text_completion",
-        };
-        let (id, model) = (json!(self.id), json!(self.model));
-        let created = self.created;
-        format!(
-            r#"{{"id":{id},"object":"{object}","created":{created},"model":{model},"choices":["#
-        )
-    }
-
     fn openai(&self, content: &str, finish_reason: &str, usage: Option<Usage>) -> String {
         let usage = match (self.dialect.usage, usage) {
             (UsageStyle::EveryChunk, Some(usage)) => format!(r#","usage":{}"#, usage.json()),
@@ -233,7 +243,7 @@ impl Format {
         };
         let data = format!(
             "{}{{\"index\":0,{content},\"logprobs\":null,\"finish_reason\":{finish_reason}}}]{usage}}}",
-            self.head(),
+            self.head,
         );
         self.dialect.event(None, &data)
     }
@@ -287,14 +297,8 @@ mod tests {
     const USAGE: Usage = Usage { prompt_tokens: 3, completion_tokens: 4 };
 
     fn format(endpoint: Endpoint, include_usage: bool) -> Format {
-        Format {
-            endpoint,
-            id: "id-1".to_owned(),
-            model: "a \"model\"".to_owned(),
-            created: 7,
-            include_usage,
-            dialect: Dialect::default(),
-        }
+        let (id, model) = ("id-1".to_owned(), "a \"model\"".to_owned());
+        Format::new(endpoint, id, model, 7, include_usage, Dialect::default())
     }
 
     fn events(text: &str) -> Vec<Value> {

@@ -10,9 +10,9 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use super::chunk::FinishReason;
 use super::config::SimConfig;
 use super::counters::{Counters, Gauges};
-use super::lock;
 use super::model::{Model, Sequence, TooLong};
 use crate::clock::Clock;
+use crate::lock::lock;
 
 /// A wait may be told to stop until this long before its end; from then on it is exact instead.
 const EXACT: Duration = Duration::from_millis(2);

@@ -2,8 +2,6 @@
 //! batching, which records when each token really left. One file a part; no part of the harness
 //! that measures belongs here.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 mod answer;
 mod api_error;
 mod chunk;
@@ -23,8 +21,3 @@ pub use dialect::{Dialect, UsageStyle};
 pub use lexicon::Lexicon;
 pub use server::SimServer;
 pub use truth::TruthRecord;
-
-/// Locks, also after a thread has panicked: a simulator that is going down must still close.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -120,14 +120,14 @@ impl Routes {
             engine: self.engine.clone(),
             clock: self.clock,
             record,
-            format: Format {
+            format: Format::new(
                 endpoint,
                 id,
                 model,
-                created: arrived.as_secs(),
+                arrived.as_secs(),
                 include_usage,
-                dialect: self.config.dialect,
-            },
+                self.config.dialect,
+            ),
             words: self.words.answer(answer_seed),
             reason,
             prompt_tokens,

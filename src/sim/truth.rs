@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use crate::lock::lock;
 
-use super::lock;
+use serde::{Serialize, Serializer};
 
 /// The truth about one request. Times are offsets from the start of the server, and in seconds when
 /// serialised.

@@ -216,6 +216,19 @@ impl ProtocolKind {
     }
 }
 
+/// The JSON of an event's data.
+fn parse<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T, EventError> {
+    serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))
+}
+
+/// Fails where an event's `error` field says something.
+fn no_error(error: Option<serde_json::Value>) -> Result<(), EventError> {
+    match error.filter(|error| !error.is_null()) {
+        Some(error) => Err(EventError::Server(openai::error_message(&error))),
+        None => Ok(()),
+    }
+}
+
 /// What the body of an error response says: the message of its error object, else the text itself.
 pub fn error_message(body: &[u8]) -> String {
     match serde_json::from_slice::<serde_json::Value>(body) {

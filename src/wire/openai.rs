@@ -17,7 +17,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use super::{Event, EventError, Request};
+use super::{Event, EventError, Request, no_error, parse};
 use crate::record::Usage;
 
 /// The fields that both protocols have. The sampling is greedy, as in MAX's script.
@@ -124,11 +124,8 @@ pub(super) fn read<'a, C: Choice<'a>>(data: &'a [u8], event: &mut Event) -> Resu
         event.done = true;
         return Ok(());
     }
-    let chunk: Chunk<C> =
-        serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))?;
-    if let Some(error) = chunk.error.filter(|error| !error.is_null()) {
-        return Err(EventError::Server(error_message(&error)));
-    }
+    let chunk: Chunk<C> = parse(data)?;
+    no_error(chunk.error)?;
     event.usage = chunk.usage.map(Usage::from);
     if let Some(Choices { first, others }) = chunk.choices {
         first.into_iter().chain(others).for_each(|choice| choice.add_to(event));

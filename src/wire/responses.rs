@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::openai::{Text, error_message};
-use super::{Event, EventError, Request};
+use super::{Event, EventError, Request, no_error, parse};
 use crate::record::Usage;
 
 pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
@@ -77,8 +77,7 @@ pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
         event.done = true;
         return Ok(());
     }
-    let read: StreamEvent<'_> =
-        serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))?;
+    let read: StreamEvent<'_> = parse(data)?;
     let delta = Text::of(&read.delta);
     match Text::of(&read.kind) {
         "response.output_text.delta" | "response.refusal.delta" => event.text.push_str(delta),
@@ -100,9 +99,7 @@ pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
             return Err(EventError::Server(error_message(&error)));
         }
         "" => {
-            if let Some(error) = read.error.filter(|error| !error.is_null()) {
-                return Err(EventError::Server(error_message(&error)));
-            }
+            no_error(read.error)?;
             return read_block(data, event);
         }
         // What begins or ends a part of the answer brings no output.
@@ -132,8 +129,7 @@ struct Content<'a> {
 }
 
 fn read_block(data: &[u8], event: &mut Event) -> Result<(), EventError> {
-    let block: Block<'_> =
-        serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))?;
+    let block: Block<'_> = parse(data)?;
     for content in block.output.iter().flat_map(|item| item.content.iter().flatten()) {
         event.text.push_str(Text::of(&content.text));
     }

@@ -13,8 +13,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::openai::{Text, error_message};
-use super::{Event, EventError, Request};
+use super::openai::Text;
+use super::{Event, EventError, Request, no_error, parse};
 use crate::record::Usage;
 
 pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
@@ -61,16 +61,13 @@ struct Details<'a> {
 }
 
 pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
-    let bad = |error: serde_json::Error| EventError::BadJson(error.to_string());
     let output: Output<'_> = if data.starts_with(b"[") {
-        let [output] = serde_json::from_slice(data).map_err(bad)?;
+        let [output] = parse(data)?;
         output
     } else {
-        serde_json::from_slice(data).map_err(bad)?
+        parse(data)?
     };
-    if let Some(error) = output.error.filter(|error| !error.is_null()) {
-        return Err(EventError::Server(error_message(&error)));
-    }
+    no_error(output.error)?;
     if let Some(token) = output.token {
         event.tokens = Some(1);
         // An end-of-sequence token is no text.

@@ -15,8 +15,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::openai::{Text, error_message};
-use super::{Event, EventError, Request};
+use super::openai::Text;
+use super::{Event, EventError, Request, no_error, parse};
 
 pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
     let mut body = Map::new();
@@ -41,11 +41,8 @@ struct Output<'a> {
 }
 
 pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
-    let output: Output<'_> =
-        serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))?;
-    if let Some(error) = output.error.filter(|error| !error.is_null()) {
-        return Err(EventError::Server(error_message(&error)));
-    }
+    let output: Output<'_> = parse(data)?;
+    no_error(output.error)?;
     event.text.push_str(Text::of(&output.text_output));
     Ok(())
 }
