@@ -4,15 +4,13 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use base64::Engine as _;
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, PROXY_AUTHORIZATION, USER_AGENT};
+use http::header::PROXY_AUTHORIZATION;
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use tokio::io::ReadBuf;
 use tokio::task::JoinSet;
@@ -20,14 +18,16 @@ use url::{Position, Url};
 
 use crate::clock::{Clock, Moment};
 use crate::connection::{Connection, HttpVersion, Pool, Target};
+use crate::headers;
 use crate::http1::{RequestHead, ResponseReader};
 use crate::http2::{self, Http2, Http2Request, Way};
 use crate::nap;
 use crate::plan::Backend;
 use crate::reader::StreamReader;
 use crate::record::{Failure, Outcome, Stream};
-use crate::secret::Secret;
+use crate::secret::{Secret, redact_all};
 use crate::stop::Stop;
+use crate::watchdog::{Limits, Stamp, watch};
 use crate::wire::{self, ProtocolKind};
 
 /// How much of an error's body is read, bytes; and shown, characters.
@@ -46,9 +46,6 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
 }
 
-/// How this client calls itself.
-pub const USER: &str = concat!("servebench/", env!("CARGO_PKG_VERSION"));
-
 /// Speaks to one backend. Copies share its connections.
 #[derive(Clone)]
 pub struct Client {
@@ -65,15 +62,6 @@ enum Speech {
     One(RequestHead),
     /// By HTTP/2, on shared ones.
     Two { connections: Http2, uri: Uri, headers: Arc<[(HeaderName, HeaderValue)]> },
-}
-
-/// How long a request may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// In all.
-    pub timeout: Duration,
-    /// Without a byte; `None` where only `timeout` counts.
-    pub stall_timeout: Option<Duration>,
 }
 
 /// What became of one request; all offsets count from the zero of the given clock.
@@ -123,32 +111,12 @@ struct Times {
     last_byte: Stamp,
 }
 
-#[derive(Debug)]
-struct Stamp(AtomicU64);
-
-impl Stamp {
-    fn new(at: Duration) -> Self {
-        let stamp = Self(AtomicU64::new(0));
-        stamp.set(at);
-        stamp
-    }
-
-    fn set(&self, at: Duration) {
-        // 584 years fit.
-        self.0.store(at.as_nanos() as u64, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
-    }
-}
-
 impl Client {
     /// A client that sends to `url` as `backend` says.
     pub fn new(backend: &Backend, url: &Url) -> anyhow::Result<Self> {
         let version = if backend.http2 { HttpVersion::Two } else { HttpVersion::One };
         let target = Target::new(url, version, &backend.tls, backend.connect_timeout)?;
-        let mut headers = headers(backend, url)?;
+        let mut headers = headers::of(backend, url)?;
         let place = match target.forward_proxy() {
             None => &url[Position::BeforePath..Position::AfterQuery],
             Some(authorization) => {
@@ -159,7 +127,6 @@ impl Client {
             }
         };
         let host = &url[Position::BeforeHost..Position::AfterPort];
-        let secrets = backend.headers.iter().map(|(_, value)| value).chain(&backend.api_key);
         let speech = if backend.http2 {
             let uri = place_of(url).parse().context("the URL cannot be asked for by HTTP/2")?;
             Speech::Two { connections: Http2::default(), uri, headers: headers.into() }
@@ -170,7 +137,7 @@ impl Client {
             speech,
             pool: Pool::new(target),
             protocol: backend.protocol,
-            secrets: secrets.cloned().collect(),
+            secrets: backend.secrets().cloned().collect(),
         })
     }
 
@@ -433,8 +400,7 @@ impl Client {
         match outcome {
             Outcome::Completed => Outcome::Completed,
             Outcome::Failed { failure, message } => {
-                let message = self.secrets.iter().fold(message, |text, secret| secret.redact(text));
-                Outcome::Failed { failure, message }
+                Outcome::Failed { failure, message: redact_all(&self.secrets, message) }
             }
         }
     }
@@ -473,68 +439,6 @@ fn unfinished(response: &ResponseReader) -> &'static str {
         None => "the connection ended before the response began",
         Some(_) => "the connection ended in the middle of the response",
     }
-}
-
-/// Returns when the request has taken too long. Wakes once for each limit that may have passed, not
-/// once for each read.
-async fn watch(
-    clock: Clock,
-    begun: Duration,
-    last_byte: &Stamp,
-    limits: Limits,
-) -> (Failure, String) {
-    let deadline = begun + limits.timeout;
-    loop {
-        let stall = limits.stall_timeout.map(|patience| last_byte.get() + patience);
-        clock.wait_until(stall.map_or(deadline, |stall| stall.min(deadline))).await;
-        let now = clock.now();
-        if deadline <= now {
-            return (Failure::Timeout, format!("no end after {:?}", limits.timeout));
-        }
-        if let Some(patience) = limits.stall_timeout
-            && last_byte.get() + patience <= now
-        {
-            return (Failure::Stalled, format!("no byte for {patience:?}"));
-        }
-    }
-}
-
-/// The headers of every request, the user's over our own.
-pub fn headers(backend: &Backend, url: &Url) -> anyhow::Result<Vec<(HeaderName, HeaderValue)>> {
-    let mut headers = vec![
-        (ACCEPT, HeaderValue::from_static("*/*")),
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (USER_AGENT, HeaderValue::from_static(USER)),
-    ];
-    let mut set = |name: &str, value: &str| {
-        let name = HeaderName::try_from(name)
-            .with_context(|| format!("`{name}` is no name of a header"))?;
-        let value = HeaderValue::try_from(value)
-            .ok()
-            .filter(|value| value.to_str().is_ok())
-            .with_context(|| format!("the value of the header `{name}` cannot be sent"))?;
-        // What is said later, and by the user, holds.
-        headers.retain(|(other, _)| *other != name);
-        headers.push((name, value));
-        anyhow::Ok(())
-    };
-    if !url.username().is_empty() {
-        let password = url.password().unwrap_or_default();
-        let pair = format!("{}:{}", unescaped(url.username()), unescaped(password));
-        let pair = base64::engine::general_purpose::STANDARD.encode(pair);
-        set(AUTHORIZATION.as_str(), &format!("Basic {pair}"))?;
-    }
-    if let Some(key) = &backend.api_key {
-        set(AUTHORIZATION.as_str(), &format!("Bearer {}", key.reveal()))?;
-    }
-    for (name, value) in &backend.headers {
-        set(name, value.reveal())?;
-    }
-    Ok(headers)
-}
-
-fn unescaped(text: &str) -> String {
-    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// The failure that a status other than 2xx is, with what the server says about it.

@@ -1,12 +1,13 @@
 //! Drives one client by one schedule: opens its connections, sends its requests when they are due and
 //! watches what that takes, on a runtime of one thread.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
 
-use crate::client::{Client, Exchange, Limits, ReadyRequest, Started};
+use crate::client::{Client, Exchange, ReadyRequest, Started};
 use crate::clock::Clock;
 use crate::engine::{self, Arrival, Sender};
 use crate::live::Live;
@@ -14,13 +15,28 @@ use crate::load::Load;
 use crate::lock::lock;
 use crate::nap::{Naps, Situation, Users};
 use crate::pacer::Pacing;
+use crate::plan::Address;
 use crate::record::RequestRecord;
 use crate::schedule::{Schedule, Sends};
+use crate::sim::{SimConfig, SimServer};
 use crate::stop::Stop;
 use crate::strain::{self, Strain};
+use crate::watchdog::Limits;
+use crate::wire::ProtocolKind;
 
 /// An open loop without a cap keeps the connections for the arrivals of this part of a second open.
 const RESERVE: usize = 10;
+
+/// Starts the embedded engine on a port of its own, to speak `protocol` with; it runs until it is dropped.
+pub fn start_embedded(
+    config: SimConfig,
+    protocol: ProtocolKind,
+) -> anyhow::Result<(SimServer, Address)> {
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = SimServer::start(config, any_port).context("start the embedded engine")?;
+    let address = Address::new(&server.base_url(), protocol.default_endpoint());
+    Ok((server, address.map_err(anyhow::Error::msg)?))
+}
 
 /// The runtime for a client under `load`.
 pub fn runtime(load: &Load, live: &Arc<Live>) -> anyhow::Result<Runtime> {

@@ -1,19 +1,19 @@
 //! Starts a server for the cases of a backend, waits until it is ready, and always stops it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use crate::clock::Clock;
+use crate::lock::lock;
 use crate::plan::{Backend, Launch, Server, StopSignal};
 use crate::probe::Probe;
-use crate::secret::Secret;
+use crate::secret::redact_all;
 use crate::stop::Stop;
 
 /// How often a server that starts is asked whether it is ready.
@@ -29,13 +29,9 @@ const TAIL_BYTES: u64 = 16 * 1024;
 /// The servers that run, for those who leave without a drop.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-fn running() -> MutexGuard<'static, Vec<u32>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Kills every server that runs: for the end of the process, where nothing is dropped any more.
 pub fn kill_all() {
-    for id in running().drain(..) {
+    for id in lock(&RUNNING).drain(..) {
         signal(id, StopSignal::Kill);
     }
 }
@@ -62,29 +58,28 @@ pub fn launch(backend: &Backend, logs: &Path, stop: &Stop) -> anyhow::Result<Opt
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let probe = Probe::new(backend, &ready)?;
     let clock = Clock::start();
+    // What the server was told in confidence may be among its last words.
+    let last_words = || {
+        let secrets = launch.env.values().chain(backend.secrets());
+        format!("the end of {}:\n{}", log.display(), redact_all(secrets, tail(&log)))
+    };
+    let name = &backend.name;
     loop {
         if stop.is_requested() {
-            bail!("interrupted while the server of `{}` was starting", backend.name);
+            bail!("interrupted while the server of `{name}` was starting");
         }
-        if let Some(status) = launched.child.try_wait()? {
-            bail!(
-                "the server of `{}` ended before it was ready ({status}); the end of {}:\n{}",
-                backend.name,
-                log.display(),
-                redacted(backend, launch, tail(&log))
-            );
+        if let Some(status) = launched.ended() {
+            bail!("the server of `{name}` ended before it was ready ({status}); {}", last_words());
         }
         if runtime.block_on(probe.is_ok(ready.clone(), ASK_PATIENCE)) {
             return Ok(Some(launched));
         }
         if launch.ready_timeout < clock.now() {
             bail!(
-                "the server of `{}` was not ready ({}) within {:?}; the end of {}:\n{}",
-                backend.name,
+                "the server of `{name}` was not ready ({}) within {:?}; {}",
                 launch.ready_url,
                 launch.ready_timeout,
-                log.display(),
-                redacted(backend, launch, tail(&log))
+                last_words()
             );
         }
         std::thread::sleep(ASK_EVERY);
@@ -104,7 +99,7 @@ impl Launched {
         let mut starting = Command::new(program);
         starting
             .args(arguments)
-            .envs(revealed(env))
+            .envs(env.iter().map(|(name, value)| (name, value.reveal())))
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
@@ -112,7 +107,7 @@ impl Launched {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut starting, 0);
         let child = starting.spawn().with_context(|| format!("start `{program}`"))?;
-        running().push(child.id());
+        lock(&RUNNING).push(child.id());
         Ok(Self { child, stop_signal: *stop_signal })
     }
 
@@ -141,12 +136,8 @@ impl Drop for Launched {
     fn drop(&mut self) {
         self.end();
         let id = self.child.id();
-        running().retain(|running| *running != id);
+        lock(&RUNNING).retain(|running| *running != id);
     }
-}
-
-fn revealed(env: &BTreeMap<String, Secret>) -> impl Iterator<Item = (&String, &str)> {
-    env.iter().map(|(name, value)| (name, value.reveal()))
 }
 
 /// Sends a signal to the process `id` and all that it has started.
@@ -171,13 +162,6 @@ fn kill(child: &mut Child) {
     signal(child.id(), StopSignal::Kill);
     // Where there are no groups; it may have ended.
     let _ = child.kill();
-}
-
-/// A text of the server without what it was told in confidence.
-fn redacted(backend: &Backend, launch: &Launch, text: String) -> String {
-    let headers = backend.headers.iter().map(|(_, value)| value);
-    let secrets = launch.env.values().chain(&backend.api_key).chain(headers);
-    secrets.fold(text, |text, secret| secret.redact(text))
 }
 
 /// The last lines of a log.

@@ -91,11 +91,13 @@ pub mod flags;
 pub mod plan;
 
 // Action.
+mod headers;
 mod http1;
 mod nap;
 mod pacer;
 mod reader;
 mod socket;
+mod watchdog;
 
 mod connection;
 mod http2;

@@ -1,13 +1,12 @@
 //! The steps of one case, in order: start or find the server, try it, send the schedule, count tokens,
 //! judge. Owns no step's detail and prints nothing.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use jiff::ZonedDateTime;
 
-use crate::client::{Client, Limits, ReadyRequest};
+use crate::client::{Client, ReadyRequest};
 use crate::descriptors;
 use crate::drive;
 use crate::flags::SelfCheckMode;
@@ -27,6 +26,7 @@ use crate::tokens;
 use crate::trial::{self, Manners};
 use crate::validity::Validity;
 use crate::verdict;
+use crate::watchdog::Limits;
 use crate::workload::Workload;
 
 /// Measures one case of a plan and reports on it; saves and prints nothing.
@@ -93,12 +93,12 @@ pub fn run(
     stop: &Stop,
 ) -> anyhow::Result<Report> {
     let (server, address) = start(case, &prepared.tokenizer)?;
+    let schedule = schedule(case, prepared);
     let runtime = drive::runtime(&case.load, live)?;
     let ((records, strain), notes) =
-        runtime.block_on(records(case, prepared, options, &address, live, stop))?;
+        runtime.block_on(records(case, prepared, options, &address, &schedule, live, stop))?;
     let sent = records.len();
-    let warm_up = schedule(case, prepared).warm_up;
-    let measured = records.into_iter().filter(|record| warm_up <= record.scheduled);
+    let measured = records.into_iter().filter(|record| schedule.warm_up <= record.scheduled);
     let requests = counted(measured, prepared)?;
     let interrupted = stop.is_requested();
     // The case's own server would be in the way of the check.
@@ -118,10 +118,7 @@ fn start(case: &Case, tokenizer: &Tokenizer) -> anyhow::Result<(Option<SimServer
         Server::Sim(config) => {
             let mut config = config.clone();
             config.lexicon = Lexicon::Tokenizer(tokenizer.shared());
-            let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let server = SimServer::start(config, any_port).context("start the embedded engine")?;
-            let endpoint = case.backend.protocol.default_endpoint();
-            let address = Address::new(&server.base_url(), endpoint).map_err(anyhow::Error::msg)?;
+            let (server, address) = drive::start_embedded(config, case.backend.protocol)?;
             Ok((Some(server), address))
         }
     }
@@ -132,6 +129,7 @@ async fn records(
     prepared: &Prepared,
     options: &Options,
     address: &Address,
+    schedule: &Schedule,
     live: &Arc<Live>,
     stop: &Stop,
 ) -> anyhow::Result<((Vec<RequestRecord>, Strain), Vec<String>)> {
@@ -147,8 +145,7 @@ async fn records(
     let requests = &prepared.workload.requests;
     let ready: Vec<ReadyRequest> =
         requests.iter().map(|request| client.prepare(&manners.body(case, request))).collect();
-    let schedule = schedule(case, prepared);
-    let run = drive::drive(&client, ready, &case.load, &schedule, limits, live, stop).await?;
+    let run = drive::drive(&client, ready, &case.load, schedule, limits, live, stop).await?;
     Ok((run, manners.notes))
 }
 

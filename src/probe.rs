@@ -1,17 +1,16 @@
 //! What is asked of a server beside the load: whether it is there, and what it serves. The only user of
 //! `reqwest`; nothing here is on the clock.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use http::HeaderMap;
 use url::Url;
 
-use crate::client;
 use crate::connection;
+use crate::headers;
 use crate::plan::Backend;
-use crate::secret::Secret;
+use crate::secret::{Secret, redact_all};
 
 /// Asks one backend.
 #[derive(Clone, Debug)]
@@ -23,7 +22,7 @@ pub struct Probe {
 impl Probe {
     /// A probe of the backend, whose server is at `url`.
     pub fn new(backend: &Backend, url: &Url) -> anyhow::Result<Self> {
-        let headers: HeaderMap = client::headers(backend, url)?.into_iter().collect();
+        let headers: HeaderMap = headers::of(backend, url)?.into_iter().collect();
         let mut builder = reqwest::Client::builder()
             .default_headers(headers)
             .connect_timeout(backend.connect_timeout)
@@ -33,21 +32,15 @@ impl Probe {
             builder = builder.no_proxy();
         }
         let http = builder.build().context("set up the HTTP client")?;
-        let secrets = backend.headers.iter().map(|(_, value)| value).chain(&backend.api_key);
-        Ok(Self { http, secrets: secrets.cloned().collect() })
+        Ok(Self { http, secrets: backend.secrets().cloned().collect() })
     }
 
     /// Whether anything answers at `url`; if not, why.
     pub async fn reach(&self, url: Url, patience: Duration) -> Result<(), String> {
         let Err(error) = self.http.get(url).timeout(patience).send().await else { return Ok(()) };
-        let error = error.without_url();
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        Err(self.secrets.iter().fold(message, |text, secret| secret.redact(text)))
+        // With its causes.
+        let message = format!("{:#}", anyhow::Error::from(error.without_url()));
+        Err(redact_all(&self.secrets, message))
     }
 
     /// Whether `url` answers that all is well.

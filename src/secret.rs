@@ -27,6 +27,11 @@ impl Secret {
     }
 }
 
+/// `text` without any of `secrets`.
+pub fn redact_all<'a>(secrets: impl IntoIterator<Item = &'a Secret>, text: String) -> String {
+    secrets.into_iter().fold(text, |text, secret| secret.redact(text))
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")

@@ -2,7 +2,6 @@
 //! engine, which knows when each token left. Kept for the next case of the same load.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Client, Limits, ReadyRequest};
+use crate::client::{Client, ReadyRequest};
 use crate::course::Course;
 use crate::drive;
 use crate::duration::as_ms;
@@ -18,12 +17,13 @@ use crate::flags::SelfCheckMode;
 use crate::live::Live;
 use crate::load::{ArrivalProcess, Load};
 use crate::metric::Statistic;
-use crate::plan::{Address, Backend};
+use crate::plan::Backend;
 use crate::record::RequestRecord;
 use crate::samples::Samples;
 use crate::schedule::Schedule;
-use crate::sim::{Preset, SimConfig, SimServer, TruthRecord};
+use crate::sim::{Preset, SimConfig, TruthRecord};
 use crate::stop::Stop;
+use crate::watchdog::Limits;
 use crate::wire::Request;
 
 /// The part of a case's time that a check may take without being asked for.
@@ -68,20 +68,15 @@ pub struct SelfCheck {
 impl LoadPoint {
     /// The load that `records` were: `None` where too little was read to say.
     pub(crate) fn of<'a>(records: impl Iterator<Item = &'a RequestRecord> + Clone) -> Option<Self> {
-        let in_flight = |from: bool| {
-            records.clone().map(move |record| if from { record.sent } else { record.ended })
-        };
-        let mut edges: Vec<(Duration, i64)> = in_flight(true).map(|at| (at, 1)).collect();
-        edges.extend(in_flight(false).map(|at| (at, -1)));
+        let ends = |record: &RequestRecord| [(record.sent, 1), (record.ended, -1)];
+        let mut edges: Vec<(Duration, i64)> = records.clone().flat_map(ends).collect();
         edges.sort_unstable();
         let most = edges.iter().scan(0, |now, (_, step)| {
             *now += step;
             Some(*now)
         });
         let streams = usize::try_from(most.max()?).ok().filter(|streams| 0 < *streams)?;
-        let gaps = Samples::exact(
-            records.clone().flat_map(RequestRecord::chunk_gaps).map(as_ms).collect(),
-        );
+        let gaps = Samples::exact(records.flat_map(RequestRecord::chunk_gaps).map(as_ms).collect());
         let gap_ms = gaps.statistic(Statistic::Mean)?;
         // Faster events are harder: of the gap, the step below.
         let gap_ms = step_at_most(gap_ms.clamp(0.5, 1000.0));
@@ -146,11 +141,8 @@ fn run(point: LoadPoint, stop: &Stop) -> anyhow::Result<SelfCheck> {
         jitter: 0.0,
         ..SimConfig::preset(Preset::Large)
     };
-    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let server = SimServer::start(config.clone(), any_port).context("start the embedded engine")?;
-    let backend = Backend::embedded(config);
-    let endpoint = backend.protocol.default_endpoint();
-    let address = Address::new(&server.base_url(), endpoint).map_err(anyhow::Error::msg)?;
+    let backend = Backend::embedded(config.clone());
+    let (server, address) = drive::start_embedded(config, backend.protocol)?;
     let client = Client::new(&backend, &address.endpoint_url())?;
     let users = point.streams.try_into().context("no streams")?;
     let (load, requests) = (Load::Closed(users), REQUESTS.max(point.streams));

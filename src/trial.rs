@@ -3,13 +3,14 @@
 
 use anyhow::bail;
 
-use crate::client::{Client, Limits};
+use crate::client::Client;
 use crate::clock::Clock;
 use crate::config::StreamOptions;
 use crate::plan::{Address, Backend, Case};
 use crate::probe::Probe;
 use crate::record::{Failure, Outcome};
 use crate::stop::Stop;
+use crate::watchdog::Limits;
 use crate::wire::{LengthField, ProtocolKind, Request};
 use crate::workload::PromptRequest;
 

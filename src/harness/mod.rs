@@ -7,8 +7,8 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -17,7 +17,7 @@ use libtest_mimic::{Arguments, ColorSetting, Failed, FormatSetting, Measurement,
 
 use crate::cli::{Cli, Color, Format, Mode};
 use crate::flags::{NoTests, SelfCheckMode};
-use crate::launch::{self, Launched};
+use crate::launch;
 use crate::live::Live;
 use crate::measure::{self, Options, Prepared};
 use crate::plan::{Address, Backend, Case, Plan, Server};
@@ -29,11 +29,13 @@ use crate::verdict::Verdict;
 
 use interrupt::Interrupt;
 use lock::MachineLock;
+use servers::Servers;
 use turn::Turnstile;
 
 mod interrupt;
 mod lock;
 mod miniature;
+mod servers;
 mod turn;
 
 /// Rest between two cases, in which the last one's line is printed and its connections close.
@@ -145,7 +147,7 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     });
     let trials = trials.collect();
     let conclusion = libtest_mimic::run(&arguments(cli, mode, &plan, &selected), trials);
-    runner.stop_serving();
+    runner.servers.stop();
     if selected.is_empty() {
         return Ok(no_case(cli, &plan));
     }
@@ -212,6 +214,8 @@ fn unreachable(backend: &Backend, address: &Address) -> anyhow::Result<Option<St
 /// A case that is ready to run.
 struct Job {
     case: Case,
+    /// How many prompts it needs.
+    prompts: usize,
     prepared: Prepared,
 }
 
@@ -224,10 +228,11 @@ fn prepare<'a>(
     let mut jobs: BTreeMap<String, Job> = BTreeMap::new();
     for case in cases {
         let case = if mode == Mode::Test { miniature::of(case) } else { case.clone() };
+        let prompts = case.prompts();
         let alike = jobs.values().find(|job| {
             job.case.tokenizer == case.tokenizer
                 && job.case.workload.dataset == case.workload.dataset
-                && (job.case.prompts(), job.case.seed) == (case.prompts(), case.seed)
+                && (job.prompts, job.case.seed) == (prompts, case.seed)
         });
         let preparing = || format!("prepare {}", case.name);
         let prepared = match alike {
@@ -238,7 +243,7 @@ fn prepare<'a>(
             }
         };
         measure::check(&case, &prepared).with_context(preparing)?;
-        jobs.insert(case.name.clone(), Job { case, prepared });
+        jobs.insert(case.name.clone(), Job { case, prompts, prepared });
     }
     Ok(jobs)
 }
@@ -254,8 +259,7 @@ struct Runner {
     interrupt: Interrupt,
     turnstile: Turnstile,
     invalid: AtomicBool,
-    /// The server that was started for the case before, by its backend's name.
-    launched: Mutex<Option<(String, Launched)>>,
+    servers: Servers,
 }
 
 impl Runner {
@@ -279,7 +283,7 @@ impl Runner {
             interrupt,
             turnstile: Turnstile::default(),
             invalid: AtomicBool::new(false),
-            launched: Mutex::new(None),
+            servers: Servers::default(),
         }
     }
 
@@ -289,7 +293,7 @@ impl Runner {
             std::thread::sleep(COOL_DOWN);
         }
         self.interrupt.busy.store(true, Ordering::SeqCst);
-        let report = self.serve(&job.case).and_then(|()| self.measure(&job));
+        let report = self.measure(&job);
         if self.interrupt.stop.is_requested() {
             self.leave(report);
         }
@@ -301,44 +305,11 @@ impl Runner {
         self.conclude(&job.case, &report)
     }
 
-    /// Has the server of the case running, if the plan says how to start it: the one of the case before
-    /// where both share it, and no other.
-    fn serve(&self, case: &Case) -> anyhow::Result<()> {
-        if self.mode != Mode::Bench {
-            return Ok(());
-        }
-        let mut launched = self.launched();
-        let backend = &case.backend;
-        if let Some((name, server)) = launched.as_mut() {
-            match server.ended() {
-                None if *name == backend.name => return Ok(()),
-                None => {}
-                Some(status) => {
-                    say(&format!("the server of `{name}` has ended by itself ({status})"))
-                }
-            }
-        }
-        // Before the next one starts: two would share the machine.
-        *launched = None;
-        if backend.launch.is_some() {
-            say(&format!("starting the server of `{}`", backend.name));
-            let logs = launch::logs(&self.results);
-            let server = launch::launch(backend, &logs, &self.interrupt.stop)?;
-            *launched = server.map(|server| (backend.name.clone(), server));
-        }
-        Ok(())
-    }
-
-    /// Stops what was started.
-    fn stop_serving(&self) {
-        *self.launched() = None;
-    }
-
-    fn launched(&self) -> MutexGuard<'_, Option<(String, Launched)>> {
-        self.launched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn measure(&self, job: &Job) -> anyhow::Result<Report> {
+        if self.mode == Mode::Bench {
+            let stop = &self.interrupt.stop;
+            self.servers.serve(&job.case.backend, &launch::logs(&self.results), stop)?;
+        }
         let live = Arc::new(Live::default());
         let requests = job.prepared.workload.requests.len();
         if self.progress == ProgressStyleKind::Lines {
@@ -368,7 +339,7 @@ impl Runner {
         {
             say(&format!("error: {error:#}"));
         }
-        self.stop_serving();
+        self.servers.stop();
         std::process::exit(Exit::Interrupted.code().into());
     }
 

@@ -7,16 +7,13 @@ use clap::ValueEnum as _;
 
 use super::backend::api_key;
 use super::{
-    Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT,
-    Model, NamedDataset, Plan, PlanError, Server, arrivals_of, course_of, load_of, name,
-    on_goodput, with_no_errors,
+    Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Model, NamedDataset, Plan,
+    PlanError, Server, arrivals_of, course_of, load_of, name, on_goodput, with_no_errors,
 };
-use crate::config::StreamOptions;
 use crate::flags::Flags;
 use crate::load::Load;
 use crate::sim::{Preset, SimConfig};
-use crate::tls::TlsOptions;
-use crate::wire::{BackendKind, LengthField, ProtocolKind};
+use crate::wire::{BackendKind, ProtocolKind};
 use crate::workload::{Dataset, DatasetKind};
 
 /// The plan of the one case that `flags` describe.
@@ -113,23 +110,9 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
         Server::Remote(address.map_err(|error| format!("--base-url and --endpoint: {error}"))?)
     };
     Ok(Backend {
-        name: kind.name().to_owned(),
-        kind,
-        protocol,
-        server,
-        headers: Vec::new(),
         api_key: api_key(kind, DEFAULT_API_KEY_ENV),
-        extra_body: serde_json::Map::new(),
-        stream_options: StreamOptions::Auto,
-        ignore_eos: kind.knows_ignore_eos(),
-        length_field: LengthField::MaxTokens,
-        min_tokens: false,
-        probe: true,
-        http2: false,
-        tls: TlsOptions::default(),
-        launch: None,
-        connect_timeout: DEFAULT_CONNECT_TIMEOUT,
         require_server: flags.require_server,
+        ..Backend::plain(kind, protocol, server)
     })
 }
 

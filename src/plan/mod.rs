@@ -163,27 +163,37 @@ pub struct Launch {
 }
 
 impl Backend {
-    /// The embedded engine with these figures, as a backend of completions.
-    pub fn embedded(config: SimConfig) -> Self {
+    /// A backend of which nothing more is said.
+    pub fn plain(kind: BackendKind, protocol: ProtocolKind, server: Server) -> Self {
         Self {
-            name: BackendKind::Sim.name().to_owned(),
-            kind: BackendKind::Sim,
-            protocol: ProtocolKind::Completions,
-            server: Server::Sim(config),
+            name: kind.name().to_owned(),
+            kind,
+            protocol,
+            server,
             headers: Vec::new(),
             api_key: None,
             extra_body: Map::new(),
             stream_options: StreamOptions::Auto,
-            ignore_eos: BackendKind::Sim.knows_ignore_eos(),
+            ignore_eos: kind.knows_ignore_eos(),
             length_field: LengthField::MaxTokens,
             min_tokens: false,
-            probe: false,
+            probe: true,
             http2: false,
             tls: TlsOptions::default(),
             launch: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
-            require_server: true,
+            require_server: false,
         }
+    }
+
+    /// The embedded engine with these figures, as a backend of completions.
+    pub fn embedded(config: SimConfig) -> Self {
+        Self::plain(BackendKind::Sim, ProtocolKind::Completions, Server::Sim(config))
+    }
+
+    /// What is sent and must not be shown.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.headers.iter().map(|(_, value)| value).chain(&self.api_key)
     }
 }
 
