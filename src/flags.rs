@@ -11,7 +11,7 @@ use crate::course::RampShape;
 use crate::duration::parse_duration;
 use crate::load::{ArrivalProcess, Burstiness, Rate};
 use crate::slo::Slo;
-use crate::workload::DatasetKind;
+use crate::workload::{DatasetKind, Salt};
 
 /// Prefix of the environment twins: `--base-url` is `SERVEBENCH_BASE_URL`.
 pub const TWIN_PREFIX: &str = "SERVEBENCH_";
@@ -45,7 +45,7 @@ pub struct Flags {
     /// What the server calls the model
     #[arg(long, value_name = "ID", help_heading = "Target (one command, no plan file)")]
     pub model: Option<String>,
-    /// A tokenizer.json or a model's folder on this machine [default: --model, if it is a folder]
+    /// Counts tokens: a tokenizer.json, a model's folder, a model on the Hub, or none [default: --model]
     #[arg(long, value_name = "PATH", help_heading = "Target (one command, no plan file)")]
     pub tokenizer: Option<PathBuf>,
     /// Accepted for MAX's command lines; no remote code is ever run
@@ -61,9 +61,52 @@ pub struct Flags {
     /// Requests of a case [default: 500, unless --duration says how long it is]
     #[arg(long, value_name = "N", help_heading = "Workload")]
     pub num_prompts: Option<NonZeroUsize>,
-    /// Length of every answer, tokens [default: as in the dataset]
+    /// sharegpt: length of every answer, tokens [default: as in the dataset]
     #[arg(long, value_name = "N", help_heading = "Workload")]
     pub sharegpt_output_len: Option<NonZeroU32>,
+    /// sonnet: length of a prompt, tokens [default: 550]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub sonnet_input_len: Option<NonZeroU32>,
+    /// sonnet: length of every answer, tokens [default: 150]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub sonnet_output_len: Option<NonZeroU32>,
+    /// sonnet: how much all prompts have in common, tokens [default: 200]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub sonnet_prefix_len: Option<u32>,
+    /// random: length of a prompt, tokens [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub random_input_len: Option<NonZeroU32>,
+    /// random: length of every answer, tokens [default: 128]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub random_output_len: Option<NonZeroU32>,
+    /// random: lengths are drawn from (1 - RATIO) to (1 + RATIO) of those [default: 0]
+    #[arg(long, value_name = "RATIO", help_heading = "Workload")]
+    pub random_range_ratio: Option<f64>,
+    /// random: tokens before each prompt that all have in common [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub random_prefix_len: Option<u32>,
+    /// prefix_repetition: length of a common beginning, tokens [default: 256]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub prefix_repetition_prefix_len: Option<u32>,
+    /// prefix_repetition: how much of a prompt is its own, tokens [default: 256]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub prefix_repetition_suffix_len: Option<u32>,
+    /// prefix_repetition: how many beginnings there are [default: 10]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub prefix_repetition_num_prefixes: Option<u32>,
+    /// prefix_repetition: length of every answer, tokens [default: 128]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub prefix_repetition_output_len: Option<NonZeroU32>,
+    /// custom: length of answers for which the file has none, tokens [default: 256]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub custom_output_len: Option<NonZeroU32>,
+    /// trace: how many times faster than it was it is replayed [default: 1]
+    #[arg(long, value_name = "FACTOR", help_heading = "Workload")]
+    pub trace_speed: Option<f64>,
+    /// What prompts begin with, so that no prefix cache carries over from another case or run: auto for
+    /// something new each time, none to send the data as it is, or a text [default: auto]
+    #[arg(long, value_name = "SALT", help_heading = "Workload")]
+    pub salt: Option<Salt>,
 
     /// Requests per second, or inf for all at once [default: inf]
     #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "Load")]

@@ -77,9 +77,12 @@ pub mod record;
 // Intent.
 pub mod course;
 pub mod load;
+pub mod prompt;
 pub mod schedule;
 pub mod slo;
 pub mod tls;
+mod vocabulary;
+
 pub mod tokenizer;
 pub mod workload;
 

@@ -42,6 +42,11 @@ pub enum Load {
     Closed(NonZeroUsize),
     /// Open loop at rates that change.
     Staged(Arc<Stages>),
+    /// Open loop at the times of the workload, which is a trace.
+    Trace {
+        /// The most requests in flight, as that of [`Load::Open`].
+        cap: Option<NonZeroUsize>,
+    },
 }
 
 /// An open loop's rates, stage by stage.
@@ -71,7 +76,7 @@ impl Load {
         match self {
             Self::Open { rate, .. } => rate.as_per_s(),
             Self::Staged(stages) => stages.mean_per_s(),
-            Self::Infinite | Self::Closed(_) => f64::INFINITY,
+            Self::Infinite | Self::Closed(_) | Self::Trace { .. } => f64::INFINITY,
         }
     }
 
@@ -79,14 +84,14 @@ impl Load {
     pub fn max_concurrency(&self) -> Option<usize> {
         match self {
             Self::Closed(users) => Some(users.get()),
-            Self::Open { cap, .. } => cap.map(NonZeroUsize::get),
+            Self::Open { cap, .. } | Self::Trace { cap } => cap.map(NonZeroUsize::get),
             Self::Infinite | Self::Staged(_) => None,
         }
     }
 
     /// Whether a schedule decides when requests leave.
     pub fn is_open_loop(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Staged(_))
+        matches!(self, Self::Open { .. } | Self::Staged(_) | Self::Trace { .. })
     }
 }
 
@@ -114,6 +119,8 @@ impl fmt::Display for Load {
             Self::Open { rate, cap: Some(cap) } => write!(f, "{}qps-{cap}conc", rate.as_per_s()),
             Self::Closed(users) => write!(f, "{users}conc"),
             Self::Staged(stages) => f.write_str(&stages.name),
+            Self::Trace { cap: None } => f.write_str("trace"),
+            Self::Trace { cap: Some(cap) } => write!(f, "trace-{cap}conc"),
         }
     }
 }
@@ -121,7 +128,7 @@ impl fmt::Display for Load {
 /// The text is no load.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no load: write `inf` (all at once), `4qps` or `0.5qps` (open loop), `4qps-32conc` (the same, at most 32 in flight), or `32conc` (closed loop, 32 users)"
+    "`{0}` is no load: write `inf` (all at once), `4qps` or `0.5qps` (open loop), `4qps-32conc` (the same, at most 32 in flight), `32conc` (closed loop, 32 users), or `trace` (the times of a trace)"
 )]
 pub struct LoadError(String);
 
@@ -133,6 +140,8 @@ impl FromStr for Load {
         let users = |text: &str| text.strip_suffix("conc")?.parse::<NonZeroUsize>().ok();
         let load = match text.split_once('-') {
             _ if text == "inf" => Some(Self::Infinite),
+            _ if text == "trace" => Some(Self::Trace { cap: None }),
+            Some(("trace", right)) => users(right).map(|cap| Self::Trace { cap: Some(cap) }),
             Some((left, right)) => {
                 rate(left).zip(users(right)).map(|(rate, cap)| Self::Open { rate, cap: Some(cap) })
             }
@@ -234,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_load_is_printed_as_it_is_written() {
-        for text in ["inf", "4qps", "0.5qps", "32conc", "4qps-32conc"] {
+        for text in ["inf", "4qps", "0.5qps", "32conc", "4qps-32conc", "trace", "trace-8conc"] {
             assert_eq!(text.parse::<Load>().unwrap().to_string(), text);
         }
     }
@@ -255,6 +264,7 @@ mod tests {
             "4qps-",
             "4qps-0conc",
             "2conc-4qps",
+            "trace-4qps",
         ] {
             let error = text.parse::<Load>().unwrap_err().to_string();
             assert!(error.contains("is no load"), "{text}: {error}");

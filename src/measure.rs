@@ -1,7 +1,9 @@
 //! The steps of one case, in order: start or find the server, try it, send the schedule, count tokens,
 //! judge. Owns no step's detail and prints nothing.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use anyhow::bail;
 use jiff::ZonedDateTime;
@@ -12,7 +14,8 @@ use crate::drive;
 use crate::flags::SelfCheckMode;
 use crate::launch;
 use crate::live::Live;
-use crate::plan::{Address, Case, Server};
+use crate::load::Load;
+use crate::plan::{Address, Case, Server, TokenizerChoice};
 use crate::record::RequestRecord;
 use crate::report::{Measured, Report};
 use crate::schedule::Schedule;
@@ -27,7 +30,7 @@ use crate::trial::{self, Manners};
 use crate::validity::Validity;
 use crate::verdict;
 use crate::watchdog::Limits;
-use crate::workload::Workload;
+use crate::workload::{Sampling, Workload};
 
 /// Measures one case of a plan and reports on it; saves and prints nothing.
 ///
@@ -37,7 +40,7 @@ use crate::workload::Workload;
 /// refuses the request that is sent before the clock starts. Requests that fail later are data: see
 /// [`Report::failed`].
 pub fn measure(case: &Case) -> anyhow::Result<Report> {
-    let prepared = prepare(case)?;
+    let prepared = prepare(case, None)?;
     check(case, &prepared)?;
     let logs = std::env::temp_dir().join("servebench-logs");
     let _launched = launch::launch(&case.backend, &logs, &Stop::new())?;
@@ -48,9 +51,15 @@ pub fn measure(case: &Case) -> anyhow::Result<Report> {
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The case's tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Option<Tokenizer>,
+    /// Its requests before they were salted: cases that send the same share them.
+    pub drawn: Arc<Workload>,
     /// Its requests.
     pub workload: Arc<Workload>,
+    /// What they were salted with.
+    pub salt: Option<String>,
+    /// What a reader of the numbers should know.
+    pub notes: Vec<String>,
 }
 
 /// How a case is run.
@@ -70,11 +79,66 @@ impl Default for Options {
     }
 }
 
-/// Reads the case's tokenizer and draws its requests.
-pub fn prepare(case: &Case) -> anyhow::Result<Prepared> {
-    let tokenizer = Tokenizer::load(&case.tokenizer)?;
-    let workload = case.workload.dataset.sample(&tokenizer, case.prompts(), case.seed)?;
-    Ok(Prepared { tokenizer, workload: Arc::new(workload) })
+/// Reads the case's tokenizer and draws its requests, or takes both from `alike`, a case that was prepared
+/// for the same work.
+pub fn prepare(case: &Case, alike: Option<&Prepared>) -> anyhow::Result<Prepared> {
+    let (tokenizer, notes) = match alike {
+        Some(alike) => (alike.tokenizer.clone(), alike.notes.clone()),
+        None => tokenizer(case)?,
+    };
+    let named = &case.workload;
+    let salt = named.salt.of(&case.name, *RUN);
+    let sampling = Sampling {
+        tokenizer: tokenizer.as_ref(),
+        chat: case.backend.protocol.is_chat(),
+        requests: case.prompts(),
+        seed: case.seed,
+        salt: None,
+    };
+    let salted = Sampling { salt: salt.as_deref(), ..sampling };
+    let sample = |sampling: &Sampling<'_>| {
+        let workload = named.dataset.sample(sampling)?;
+        match &named.system {
+            None => Ok(workload),
+            Some(system) => workload.with_system(system, sampling),
+        }
+    };
+    let (drawn, workload) = if named.dataset.is_made_up() && named.system.is_none() {
+        let made_up = Arc::new(sample(&salted)?);
+        (Arc::clone(&made_up), made_up)
+    } else {
+        let drawn = match alike {
+            Some(alike) => Arc::clone(&alike.drawn),
+            None => Arc::new(sample(&sampling)?),
+        };
+        let workload = drawn.salted(&salted)?;
+        (drawn, Arc::new(workload))
+    };
+    Ok(Prepared { tokenizer, drawn, workload, salt, notes })
+}
+
+/// A number that no other run has.
+static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+
+/// The tokenizer that the case asks for, and what to say where the model's own cannot be had.
+fn tokenizer(case: &Case) -> anyhow::Result<(Option<Tokenizer>, Vec<String>)> {
+    match &case.tokenizer {
+        TokenizerChoice::None => Ok((None, Vec::new())),
+        TokenizerChoice::Named(place) => Ok((Some(Tokenizer::load(place)?), Vec::new())),
+        // It has no tokenizer of its own.
+        TokenizerChoice::OfModel if matches!(case.backend.server, Server::Sim(_)) => {
+            Ok((None, Vec::new()))
+        }
+        TokenizerChoice::OfModel => match Tokenizer::load(Path::new(&case.model.id)) {
+            Ok(tokenizer) => Ok((Some(tokenizer), Vec::new())),
+            Err(error) => {
+                let note = format!(
+                    "there is no tokenizer, and tokens are as the server counts them: {error:#}"
+                );
+                Ok((None, vec![note]))
+            }
+        },
+    }
 }
 
 /// Makes sure that this machine can send what was drawn.
@@ -92,7 +156,7 @@ pub fn run(
     live: &Arc<Live>,
     stop: &Stop,
 ) -> anyhow::Result<Report> {
-    let (server, address) = start(case, &prepared.tokenizer)?;
+    let (server, address) = start(case, prepared.tokenizer.as_ref())?;
     let schedule = schedule(case, prepared);
     let runtime = drive::runtime(&case.load, live)?;
     let ((records, strain), notes) =
@@ -111,13 +175,18 @@ pub fn run(
 }
 
 /// The server and where it is. The embedded engine runs until it is dropped.
-fn start(case: &Case, tokenizer: &Tokenizer) -> anyhow::Result<(Option<SimServer>, Address)> {
+fn start(
+    case: &Case,
+    tokenizer: Option<&Tokenizer>,
+) -> anyhow::Result<(Option<SimServer>, Address)> {
     match &case.backend.server {
         Server::Remote(address) => Ok((None, address.clone())),
         Server::Unset { variable } => bail!("the environment variable {variable} is not set"),
         Server::Sim(config) => {
             let mut config = config.clone();
-            config.lexicon = Lexicon::Tokenizer(tokenizer.shared());
+            if let Some(tokenizer) = tokenizer {
+                config.lexicon = Lexicon::Tokenizer(tokenizer.shared());
+            }
             let (server, address) = drive::start_embedded(config, case.backend.protocol)?;
             Ok((Some(server), address))
         }
@@ -156,7 +225,10 @@ fn schedule(case: &Case, prepared: &Prepared) -> Schedule {
         let drawn = prepared.workload.requests.len();
         course.requests = course.requests.map(|requests| requests.min(drawn));
     }
-    Schedule::new(&case.load, &course, case.arrivals, case.seed)
+    match (&case.load, &prepared.workload.arrivals) {
+        (Load::Trace { cap }, Some(arrivals)) => Schedule::replay(arrivals, *cap, &course),
+        _ => Schedule::new(&case.load, &course, case.arrivals, case.seed),
+    }
 }
 
 fn counted(
@@ -166,7 +238,7 @@ fn counted(
     let requests = &prepared.workload.requests;
     let count = |record: RequestRecord| {
         let request = &requests[record.index % requests.len()];
-        let tokens = tokens::count(&record, request, &prepared.tokenizer)?;
+        let tokens = tokens::count(&record, request, prepared.tokenizer.as_ref())?;
         Ok((record, tokens))
     };
     records.map(count).collect()
@@ -200,6 +272,7 @@ fn report(
     let doubted = !validity.doubts.is_empty();
     let verdict = (!interrupted).then(|| verdict::verdict(&judgements, doubted));
     let mut warnings = notes;
+    warnings.extend(prepared.notes.iter().chain(&prepared.workload.notes).cloned());
     let drawn = prepared.workload.requests.len();
     let asked = case.course.requests.unwrap_or_default();
     if case.course.is_open_ended() && drawn < sent {
@@ -223,6 +296,8 @@ fn report(
         validity,
         self_check: self_check.map_err(|error| format!("{error:#}")),
         warnings,
+        workload: &prepared.workload,
+        salt: prepared.salt.as_deref(),
         metadata: &options.metadata,
     };
     Report::new(measured, &ZonedDateTime::now())

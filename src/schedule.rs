@@ -51,7 +51,22 @@ pub enum Sends {
 }
 
 impl Schedule {
-    /// The schedule of `load`.
+    /// The schedule of a trace: each request at its time of `arrivals`, in order.
+    pub fn replay(arrivals: &[Duration], cap: Option<NonZeroUsize>, course: &Course) -> Self {
+        let end = course.duration.map(|duration| course.warm_up + duration);
+        let mut counting = 0;
+        let wanted = |at: &&Duration| {
+            let in_time = end.is_none_or(|end| **at < end);
+            let in_number = course.requests.is_none_or(|requests| counting < requests);
+            counting += usize::from(course.warm_up <= **at);
+            in_time && in_number
+        };
+        let offsets = arrivals.iter().take_while(wanted).copied().collect();
+        let sends = Sends::Open { offsets, cap: cap.map(NonZeroUsize::get) };
+        Self { sends, warm_up: course.warm_up, drain: course.drain }
+    }
+
+    /// The schedule of `load`; empty for that of a trace, whose times are not the load's.
     pub fn new(load: &Load, course: &Course, arrivals: ArrivalProcess, seed: u64) -> Self {
         let open = |rates: Rates, cap: Option<NonZeroUsize>| Sends::Open {
             offsets: offsets(&rates, course, arrivals, seed),
@@ -78,6 +93,9 @@ impl Schedule {
                     length_s: stage.length.as_secs_f64(),
                 });
                 open(Rates { pieces: pieces.collect(), then_per_s: None }, None)
+            }
+            Load::Trace { cap } => {
+                Sends::Open { offsets: Vec::new(), cap: cap.map(NonZeroUsize::get) }
             }
             Load::Closed(users) => Sends::Closed {
                 starts: starts(users.get(), course),

@@ -18,6 +18,7 @@ use crate::live::Live;
 use crate::load::{ArrivalProcess, Load};
 use crate::metric::Statistic;
 use crate::plan::Backend;
+use crate::prompt::Prompt;
 use crate::record::RequestRecord;
 use crate::samples::Samples;
 use crate::schedule::Schedule;
@@ -161,7 +162,7 @@ fn run(point: LoadPoint, stop: &Stop) -> anyhow::Result<SelfCheck> {
 fn request(client: &Client, backend: &Backend, index: usize) -> ReadyRequest {
     let body = backend.protocol.body(&Request {
         model: &format!("check-{index}"),
-        prompt: "How late is this?",
+        prompt: &Prompt::Text("How late is this?".to_owned()),
         output_tokens: TOKENS,
         length_field: backend.length_field,
         ignore_eos: backend.ignore_eos,

@@ -1,14 +1,21 @@
 //! Text in, token counts out, by a `tokenizer.json` on this machine. Touches no network.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
+
+use crate::prompt::{Message, Prompt};
+use crate::vocabulary::Vocabulary;
+
+/// The most words that prompts are made of.
+const MOST_WORDS: usize = 8192;
 
 /// A tokenizer and where it came from. Copies share it.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
+    vocabulary: Arc<OnceLock<Option<Vocabulary>>>,
 }
 
 impl Tokenizer {
@@ -21,25 +28,52 @@ impl Tokenizer {
         // A count must be of the whole text, whatever the file says about batches.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| anyhow::anyhow!("{error}"))?;
-        Ok(Self { inner: Arc::new(tokenizer) })
+        Ok(Self { inner: Arc::new(tokenizer), vocabulary: Arc::default() })
     }
 
     /// Tokens of a prompt, with the special tokens that the model puts around it.
     pub fn count_prompt(&self, text: &str) -> anyhow::Result<u32> {
-        self.count(text, true)
+        self.count_text(text, true)
     }
 
     /// Tokens of generated text, without special tokens.
     pub fn count_output(&self, text: &str) -> anyhow::Result<u32> {
-        self.count(text, false)
+        self.count_text(text, false)
     }
 
-    fn count(&self, text: &str, special_tokens: bool) -> anyhow::Result<u32> {
+    fn count_text(&self, text: &str, special_tokens: bool) -> anyhow::Result<u32> {
         let encoding = self
             .inner
             .encode_fast(text, special_tokens)
             .map_err(|error| anyhow::anyhow!("the tokenizer refused a text: {error}"))?;
         Ok(u32::try_from(encoding.len())?)
+    }
+
+    /// Tokens of a prompt as the server is to see it: with the special tokens that the model puts around
+    /// it, or with those of its chat template.
+    pub fn count(&self, prompt: &Prompt, chat: bool) -> anyhow::Result<u32> {
+        match prompt {
+            Prompt::Tokens(tokens) => Ok(u32::try_from(tokens.len())?),
+            Prompt::Text(text) if !chat => self.count_prompt(text),
+            Prompt::Text(_) | Prompt::Messages(_) => self.count_messages(&prompt.messages()),
+        }
+    }
+
+    fn count_messages(&self, messages: &[Message]) -> anyhow::Result<u32> {
+        self.count_prompt(&Prompt::Messages(messages.to_vec()).text())
+    }
+
+    /// The tokens of a prompt.
+    pub fn encode(&self, text: &str) -> anyhow::Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, true);
+        let encoding =
+            encoding.map_err(|error| anyhow::anyhow!("the tokenizer refused a text: {error}"))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Words that are a token each; `None` where the tokenizer has none.
+    pub fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.vocabulary.get_or_init(|| Vocabulary::of(&self.inner, MOST_WORDS)).as_ref()
     }
 
     /// The tokenizer itself, for the simulated engine.

@@ -33,21 +33,21 @@ pub struct RequestTokens {
 pub fn count(
     record: &RequestRecord,
     request: &PromptRequest,
-    tokenizer: &Tokenizer,
+    tokenizer: Option<&Tokenizer>,
 ) -> anyhow::Result<RequestTokens> {
     let usage = record.stream.usage;
-    let mut client = tokenizer.count_output(&record.stream.text)?;
-    if !record.stream.reasoning.is_empty() {
-        client += tokenizer.count_output(&record.stream.reasoning)?;
-    }
+    let stream = &record.stream;
+    let client = tokenizer
+        .map(|tokenizer| {
+            let answer = tokenizer.count_output(&stream.text)?;
+            Ok::<_, anyhow::Error>(answer + tokenizer.count_output(&stream.reasoning)?)
+        })
+        .transpose()?;
     Ok(RequestTokens {
         input: TokenCount {
             server: usage.and_then(|usage| usage.prompt_tokens),
-            client: Some(request.prompt_tokens),
+            client: request.prompt_tokens,
         },
-        output: TokenCount {
-            server: usage.and_then(|usage| usage.completion_tokens),
-            client: Some(client),
-        },
+        output: TokenCount { server: usage.and_then(|usage| usage.completion_tokens), client },
     })
 }

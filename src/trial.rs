@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::config::StreamOptions;
 use crate::plan::{Address, Backend, Case};
 use crate::probe::Probe;
+use crate::prompt::Prompt;
 use crate::record::{Failure, Outcome};
 use crate::stop::Stop;
 use crate::watchdog::Limits;
@@ -110,8 +111,11 @@ pub async fn try_out(
     limits: Limits,
     stop: &Stop,
 ) -> anyhow::Result<Manners> {
-    let prompt =
-        PromptRequest { prompt: "Say hello.".to_owned(), prompt_tokens: 0, output_tokens: 8 };
+    let prompt = PromptRequest {
+        prompt: Prompt::Text("Say hello.".to_owned()),
+        prompt_tokens: None,
+        output_tokens: 8,
+    };
     let mut manners = Manners::of(&case.backend);
     let mut first = None;
     loop {

@@ -214,13 +214,13 @@ fn bound(
         _ if doubted => Bound::Client,
         Load::Infinite => Bound::Server,
         Load::Closed(_) => Bound::Cap,
-        Load::Open { .. } | Load::Staged(_) if held_back => Bound::Cap,
-        Load::Open { .. } | Load::Staged(_)
+        Load::Open { .. } | Load::Staged(_) | Load::Trace { .. } if held_back => Bound::Cap,
+        Load::Open { .. } | Load::Staged(_) | Load::Trace { .. }
             if requested.is_some_and(|rate| throughput < rate * SERVER_KEEPS_UP) =>
         {
             Bound::Server
         }
-        Load::Open { .. } | Load::Staged(_) => Bound::Rate,
+        Load::Open { .. } | Load::Staged(_) | Load::Trace { .. } => Bound::Rate,
     }
 }
 

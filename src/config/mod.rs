@@ -2,7 +2,7 @@
 //! depend on each other, no network, no environment.
 
 use std::marker::PhantomData;
-use std::num::{NonZeroI64, NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroI64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::course::RampShape;
 use crate::duration::HumanDuration;
 use crate::load::{ArrivalProcess, Burstiness};
 use crate::slo::Slo;
-use crate::workload::DatasetKind;
+use crate::workload::{Columns, DatasetKind, Length, PromptForm, Salt};
 
 mod backend;
 mod error;
@@ -57,11 +57,40 @@ pub struct Workload {
     /// Where the prompts come from.
     #[serde(default)]
     pub dataset: DatasetKind,
-    /// The dataset's file, seen from the working folder of `cargo bench`: the package's root.
+    /// The dataset's file, seen from the working folder of `cargo bench`: the package's root; or a file on
+    /// the Hub, such as `hf://datasets/org/name/file.json`.
     pub path: Option<PathBuf>,
-    /// Length of every answer, tokens; from the data unless set.
-    #[serde(default, deserialize_with = "count")]
-    pub output_tokens: Option<NonZeroU32>,
+    /// Length of the answers, tokens; from the data unless set.
+    pub output_tokens: Option<Length>,
+    /// Length of the prompts, tokens.
+    pub input_tokens: Option<Length>,
+    /// Lengths are drawn from (1 − ratio) to (1 + ratio) of what is set.
+    pub range_ratio: Option<f64>,
+    /// How much prompts have in common, tokens.
+    pub prefix_tokens: Option<u32>,
+    /// How much of a prompt of `prefix_repetition` is its own, tokens.
+    pub suffix_tokens: Option<u32>,
+    /// How many beginnings `prefix_repetition` has.
+    pub prefixes: Option<u32>,
+    /// Whether prompts that are made up are sent as `text` or `tokens`.
+    pub send: Option<PromptForm>,
+    /// Where in a file of one's own prompts and lengths are.
+    pub columns: Option<Columns>,
+    /// How many times faster than it was a trace is replayed.
+    pub speed: Option<f64>,
+    /// Where in a trace to begin.
+    pub from: Option<HumanDuration>,
+    /// Where in a trace to end.
+    pub to: Option<HumanDuration>,
+    /// Longer prompts of a trace are cut to it.
+    pub max_input_tokens: Option<u32>,
+    /// Longer answers of a trace are.
+    pub max_output_tokens: Option<u32>,
+    /// What the system says before every prompt.
+    pub system: Option<String>,
+    /// Whether prompts begin with something that no other case and run has, so that no prefix cache
+    /// carries over; a text is that very beginning.
+    pub salt: Option<Salt>,
 }
 
 /// A load that changes, by its stages.

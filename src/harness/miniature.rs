@@ -29,7 +29,7 @@ pub(super) fn of(case: &Case) -> Case {
         Load::Closed(users) => {
             Load::Closed(users.min(NonZeroUsize::new(REQUESTS).unwrap_or(NonZeroUsize::MIN)))
         }
-        Load::Infinite | Load::Open { .. } | Load::Staged(_) => Load::Infinite,
+        Load::Infinite | Load::Open { .. } | Load::Staged(_) | Load::Trace { .. } => Load::Infinite,
     };
     Case {
         backend: Arc::new(backend),
@@ -42,9 +42,9 @@ pub(super) fn of(case: &Case) -> Case {
 
 /// The requests with short answers.
 pub(super) fn shorten(prepared: Prepared) -> Prepared {
-    let mut requests = prepared.workload.requests.clone();
-    for request in &mut requests {
+    let mut workload = Workload::clone(&prepared.workload);
+    for request in &mut workload.requests {
         request.output_tokens = request.output_tokens.min(OUTPUT_TOKENS);
     }
-    Prepared { workload: Arc::new(Workload { requests }), ..prepared }
+    Prepared { workload: Arc::new(workload), ..prepared }
 }

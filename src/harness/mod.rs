@@ -215,7 +215,7 @@ fn unreachable(backend: &Backend, address: &Address) -> anyhow::Result<Option<St
 struct Job {
     case: Case,
     /// How many prompts it needs.
-    prompts: usize,
+    prompts: Option<usize>,
     prepared: Prepared,
 }
 
@@ -230,18 +230,17 @@ fn prepare<'a>(
         let case = if mode == Mode::Test { miniature::of(case) } else { case.clone() };
         let prompts = case.prompts();
         let alike = jobs.values().find(|job| {
-            job.case.tokenizer == case.tokenizer
-                && job.case.workload.dataset == case.workload.dataset
+            let workload = (&job.case.workload.dataset, &job.case.workload.system);
+            let chat = |case: &Case| case.backend.protocol.is_chat();
+            (&job.case.tokenizer, &job.case.model.id) == (&case.tokenizer, &case.model.id)
+                && workload == (&case.workload.dataset, &case.workload.system)
                 && (job.prompts, job.case.seed) == (prompts, case.seed)
+                && chat(&job.case) == chat(&case)
         });
         let preparing = || format!("prepare {}", case.name);
-        let prepared = match alike {
-            Some(job) => job.prepared.clone(),
-            None => {
-                let prepared = measure::prepare(&case).with_context(preparing)?;
-                if mode == Mode::Test { miniature::shorten(prepared) } else { prepared }
-            }
-        };
+        let prepared =
+            measure::prepare(&case, alike.map(|job| &job.prepared)).with_context(preparing)?;
+        let prepared = if mode == Mode::Test { miniature::shorten(prepared) } else { prepared };
         measure::check(&case, &prepared).with_context(preparing)?;
         jobs.insert(case.name.clone(), Job { case, prompts, prepared });
     }

@@ -93,7 +93,7 @@ fn backend(
         stream_options: written.stream_options.unwrap_or_default(),
         ignore_eos: written.ignore_eos.unwrap_or(kind.knows_ignore_eos()),
         length_field: written.length_field.unwrap_or_default(),
-        min_tokens: written.min_tokens.unwrap_or(false),
+        min_tokens: written.min_tokens.unwrap_or(kind.knows_min_tokens()),
         http2: written.http2.unwrap_or(false),
         tls: written.tls.clone().map(Spanned::into_inner).unwrap_or_default(),
         launch,

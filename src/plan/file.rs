@@ -9,15 +9,14 @@ use toml::Spanned;
 
 use super::backend::{Resolved, backends};
 use super::{
-    Asked, Case, DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, arrivals_of, course_of,
-    load_of, name, on_goodput, with_no_errors,
+    Asked, Case, DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, TokenizerChoice,
+    arrivals_of, course_of, load_of, name, on_goodput, with_no_errors, workload,
 };
 use crate::config::{self, ConfigError, ConfigFile, Settings};
 use crate::duration::HumanDuration;
 use crate::flags::Flags;
 use crate::load::{Load, LoadError, Stage, Stages};
 use crate::slo::Goodput;
-use crate::workload::{Dataset, DatasetKind};
 
 /// The cases of `file`, with `flags` in the place of its values.
 pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> {
@@ -157,15 +156,11 @@ impl Group<'_> {
         let name = format!("{}/{}/{}@{load}", resolved.backend.name, model.alias, workload.name);
         let settings = self.settings(&name);
         let tokenizer = flags.tokenizer.clone().or_else(|| tokenizer.clone());
-        let tokenizer = tokenizer.or(settings.tokenizer).ok_or_else(|| {
-            file.error(
-                self.bench.loads.span(),
-                format!(
-                    "the case `{name}` needs a tokenizer for its token counts: set `tokenizer` in \
-                     [defaults], in this group or in the model's table, or pass --tokenizer"
-                ),
-            )
-        })?;
+        let tokenizer = TokenizerChoice::of(tokenizer.or(settings.tokenizer));
+        if let Some(fault) = workload.fault(resolved.backend.protocol, load) {
+            let message = format!("the case `{name}`: {fault}");
+            return Err(file.error(self.bench.loads.span(), message));
+        }
         let goodput = settings.goodput.as_ref().map(|goodput| goodput_of(file, goodput));
         let (slos, slos_span) = match settings.slo {
             Some(slos) if flags.slo.is_empty() => (slos.get_ref().clone(), slos.span()),
@@ -325,20 +320,37 @@ fn workloads(file: &ConfigFile, flags: &Flags) -> Result<Vec<NamedDataset>, Conf
         if workloads.iter().any(|other| other.name == name) {
             return Err(file.error(workload.name.span(), format!("a second workload `{name}`")));
         }
-        let dataset = match flags.dataset_name.unwrap_or(workload.dataset) {
-            DatasetKind::Sharegpt => {
-                let path = flags.dataset_path.clone().or_else(|| workload.path.clone());
-                let path = path.ok_or_else(|| {
-                    let message = format!("the dataset of `{name}` needs a file: set `path`");
-                    file.error(workload.name.span(), message)
-                })?;
-                let output_tokens = flags.sharegpt_output_len.or(workload.output_tokens);
-                Dataset::ShareGpt { path, output_tokens: output_tokens.map(|tokens| tokens.get()) }
-            }
-        };
-        workloads.push(NamedDataset { name, dataset });
+        let kind = flags.dataset_name.unwrap_or(workload.dataset);
+        let asked = asked(workload).or_flags(kind, flags);
+        let dataset = asked.dataset(kind).map_err(|fault| {
+            let message = format!("`{}` of the workload `{name}`: {}", fault.key, fault.message);
+            file.error(workload.name.span(), message)
+        })?;
+        let salt = flags.salt.clone().or_else(|| workload.salt.clone()).unwrap_or_default();
+        let system = workload.system.clone();
+        workloads.push(NamedDataset { name, dataset, system, salt });
     }
     Ok(workloads)
+}
+
+/// What a workload's table asks of its dataset.
+fn asked(workload: &config::Workload) -> workload::Asked {
+    workload::Asked {
+        path: workload.path.clone(),
+        output: workload.output_tokens,
+        input: workload.input_tokens,
+        range_ratio: workload.range_ratio,
+        prefix_tokens: workload.prefix_tokens,
+        suffix_tokens: workload.suffix_tokens,
+        prefixes: workload.prefixes,
+        form: workload.send,
+        columns: workload.columns.clone(),
+        speed: workload.speed,
+        from: workload.from.map(|from| from.0),
+        to: workload.to.map(|to| to.0),
+        max_input_tokens: workload.max_input_tokens,
+        max_output_tokens: workload.max_output_tokens,
+    }
 }
 
 #[cfg(test)]
@@ -350,6 +362,7 @@ mod tests {
     use crate::course::{Course, RampShape, RampUp};
     use crate::plan::{DEFAULT_REQUESTS, Server};
     use crate::wire::ProtocolKind;
+    use crate::workload::{Dataset, Length, Source};
 
     /// Two backends, of two models and one, and two workloads; the groups follow at line 21.
     const AXES: &str = r#"[defaults]
@@ -544,8 +557,8 @@ slo = ["ttft.p99 < 2s", "error_ratio < 1%"]"#;
     #[test]
     fn a_tokenizer_of_the_model_wins_over_that_of_the_defaults() {
         let cases = cases("[[bench]]\nbackends = [\"a\"]\nloads = [\"inf\"]", "");
-        assert_eq!(cases[0].tokenizer, PathBuf::from("tokenizer.json"));
-        assert_eq!(cases[2].tokenizer, PathBuf::from("n.json"));
+        assert_eq!(cases[0].tokenizer_id().unwrap(), "tokenizer.json");
+        assert_eq!(cases[2].tokenizer_id().unwrap(), "n.json");
     }
 
     /// A plan of one case, `b/m/w@inf`, whose group says `more`.
@@ -677,9 +690,9 @@ requests = 30"#;
             assert_eq!((case.course.requests, case.seed, case.timeout.as_secs()), (Some(5), 7, 3));
             assert_eq!(case.arrivals, crate::load::ArrivalProcess::Constant);
             assert_eq!(shown_slos(case), ["ttft.p50 < 9000ms", "error_ratio == 0"]);
-            assert_eq!(case.tokenizer, PathBuf::from("t.json"));
-            let (path, output_tokens) = (PathBuf::from("d.json"), Some(6));
-            assert_eq!(case.workload.dataset, Dataset::ShareGpt { path, output_tokens });
+            assert_eq!(case.tokenizer_id().unwrap(), "t.json");
+            let (source, output) = (Source::new("d.json"), Some(Length::Fixed(6)));
+            assert_eq!(case.workload.dataset, Dataset::ShareGpt { source, output });
             assert!(!case.details && case.backend.require_server);
         }
     }
@@ -774,7 +787,24 @@ requests = 30"#;
                 &["plan.toml:22:8", "second backend `a`"],
             ),
             ("[[workload]]\nname = \"w\"", &["plan.toml:22:8", "second workload `w`"]),
-            ("[[workload]]\nname = \"y\"", &["plan.toml:22:8", "dataset of `y`", "set `path`"]),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"custom\"",
+                &["plan.toml:22:8", "`path` of the workload `y`", "name it"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"random\"\nspeed = 2.0",
+                &["plan.toml:22:8", "`speed`", "means nothing to the dataset random", "trace"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"random\"\noutput_tokens = \"ten\"",
+                &["plan.toml:24:17", "a number of tokens", "distribution"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"random\"\n\
+                 output_tokens = { distribution = \"normal\", mean = 5, sd = 1 }",
+                &["plan.toml:24:17", "`sd`", "`std_dev`"],
+            ),
+            ("[[bench]]\nloads = [\"trace\"]", &["`a/m/w@trace`", "dataset trace"]),
             ("[[workload]]\nname = \"y z\"", &["plan.toml:22:8", "`y z` holds ' '", "letters"]),
         ] {
             assert_error(&with_axes(groups), "", parts);
@@ -782,11 +812,18 @@ requests = 30"#;
     }
 
     #[test]
-    fn a_case_without_a_tokenizer_names_the_ways_to_set_one() {
+    fn a_case_without_a_tokenizer_takes_that_of_its_model_or_none_where_it_says_so() {
         let text = AXES.replace("tokenizer = \"tokenizer.json\"", "");
         let text = format!("{text}[[bench]]\nloads = [\"inf\"]");
-        assert_error(&text, "", &["plan.toml:22:9", "`a/m/w@inf`", "[defaults]", "--tokenizer"]);
-        assert!(plan(&text, "--tokenizer t.json").is_ok());
+        let cases = plan(&text, "").unwrap().cases;
+        assert_eq!(cases[0].tokenizer, TokenizerChoice::OfModel);
+        let none = AXES.replace("\"tokenizer.json\"", "\"none\"");
+        let none = format!("{none}[[bench]]\nloads = [\"inf\"]");
+        assert_eq!(plan(&none, "").unwrap().cases[0].tokenizer, TokenizerChoice::None);
+        assert_eq!(
+            plan(&none, "--tokenizer t.json").unwrap().cases[0].tokenizer_id().unwrap(),
+            "t.json"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Flags in, a plan of one case out: what MAX's `benchmark_serving.py` would run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum as _;
@@ -8,13 +8,13 @@ use clap::ValueEnum as _;
 use super::backend::api_key;
 use super::{
     Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Model, NamedDataset, Plan,
-    PlanError, Server, arrivals_of, course_of, load_of, name, on_goodput, with_no_errors,
+    PlanError, Server, TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput,
+    with_no_errors, workload,
 };
 use crate::flags::Flags;
 use crate::load::Load;
 use crate::sim::{Preset, SimConfig};
 use crate::wire::{BackendKind, ProtocolKind};
-use crate::workload::{Dataset, DatasetKind};
 
 /// The plan of the one case that `flags` describe.
 pub(super) fn plan(flags: &Flags) -> Result<Plan, PlanError> {
@@ -31,7 +31,7 @@ fn case(flags: &Flags) -> Result<Case, String> {
         None => return Err("--model is missing: what does the server call the model?".to_owned()),
     };
     let backend = backend(flags, kind)?;
-    let (workload, dataset) = dataset(flags)?;
+    let workload = workload(flags)?;
     let load = load_of(flags).unwrap_or(Load::Infinite);
     if let Some(slo) = on_goodput(&flags.slo) {
         return Err(format!(
@@ -39,12 +39,15 @@ fn case(flags: &Flags) -> Result<Case, String> {
              set for example goodput = {{ ttft = \"500ms\" }} there"
         ));
     }
+    if let Some(fault) = workload.fault(backend.protocol, &load) {
+        return Err(fault);
+    }
     Ok(Case {
-        name: format!("{}/{}/{workload}@{load}", backend.name, model.alias),
-        tokenizer: tokenizer(flags, &model)?,
+        name: format!("{}/{}/{}@{load}", backend.name, model.alias, workload.name),
+        tokenizer: TokenizerChoice::of(flags.tokenizer.clone()),
         backend: Arc::new(backend),
         model,
-        workload: NamedDataset { name: workload, dataset },
+        workload,
         course: course_of(&load, flags, Asked::default()),
         load,
         arrivals: arrivals_of(flags.arrivals.unwrap_or_default(), flags.burstiness)
@@ -116,39 +119,30 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
     })
 }
 
-fn dataset(flags: &Flags) -> Result<(String, Dataset), String> {
-    match flags.dataset_name.unwrap_or_default() {
-        DatasetKind::Sharegpt => {
-            let path = flags.dataset_path.clone().ok_or(
-                "--dataset-path is missing: the dataset sharegpt is read from a file, for example \
-                 ShareGPT_V3_unfiltered_cleaned_split.json",
-            )?;
-            let output_tokens = flags.sharegpt_output_len.map(|tokens| tokens.get());
-            Ok(("sharegpt".to_owned(), Dataset::ShareGpt { path, output_tokens }))
-        }
-    }
-}
-
-/// `--tokenizer`, or the model itself where it is a folder on this machine.
-fn tokenizer(flags: &Flags, model: &Model) -> Result<PathBuf, String> {
-    if let Some(tokenizer) = &flags.tokenizer {
-        return Ok(tokenizer.clone());
-    }
-    let folder = Path::new(&model.id);
-    if folder.join("tokenizer.json").is_file() {
-        return Ok(folder.to_owned());
-    }
-    Err(format!(
-        "--tokenizer is missing: prompts are chosen by their length in tokens, and `{}` is no \
-         folder with a tokenizer.json; download the model's tokenizer.json and name it",
-        model.id
-    ))
+fn workload(flags: &Flags) -> Result<NamedDataset, String> {
+    let kind = flags.dataset_name.unwrap_or_default();
+    let asked = workload::Asked::default().or_flags(kind, flags);
+    let dataset = asked.dataset(kind).map_err(|fault| {
+        let flag = match fault.key {
+            "path" => "--dataset-path",
+            "range_ratio" => "--random-range-ratio",
+            "prefixes" => "--prefix-repetition-num-prefixes",
+            "suffix_tokens" => "--prefix-repetition-suffix-len",
+            "prefix_tokens" => "--sonnet-prefix-len",
+            "speed" => "--trace-speed",
+            key => key,
+        };
+        format!("{flag}: {}", fault.message)
+    })?;
+    let salt = flags.salt.clone().unwrap_or_default();
+    Ok(NamedDataset { name: kind.name().to_owned(), dataset, system: None, salt })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::flags;
     use super::*;
+    use crate::workload::{Dataset, Length, PromptForm, Source};
 
     const TARGET: &str = "--model org/m --dataset-path d.json --tokenizer t.json";
 
@@ -173,8 +167,8 @@ mod tests {
         assert_eq!(url(&case), "http://localhost:8000/v1/completions");
         assert_eq!(case.model.id, "org/m");
         assert_eq!((&case.load, case.course.requests, case.seed), (&Load::Infinite, Some(500), 0));
-        let (path, output_tokens) = (PathBuf::from("d.json"), None);
-        assert_eq!(case.workload.dataset, Dataset::ShareGpt { path, output_tokens });
+        let (source, output) = (Source::new("d.json"), None);
+        assert_eq!(case.workload.dataset, Dataset::ShareGpt { source, output });
         assert_eq!(case.slos, [crate::slo::Slo::no_errors()]);
         assert!(case.details && !case.backend.require_server);
     }
@@ -221,8 +215,8 @@ mod tests {
         assert_eq!(case.stall_timeout.unwrap().as_secs(), 1);
         let slos: Vec<String> = case.slos.iter().map(ToString::to_string).collect();
         assert_eq!(slos, ["ttft.p99 < 1000ms", "error_ratio < 0.05"]);
-        let Dataset::ShareGpt { output_tokens, .. } = case.workload.dataset;
-        assert_eq!(output_tokens, Some(4));
+        let Dataset::ShareGpt { output, .. } = case.workload.dataset else { panic!() };
+        assert_eq!(output, Some(Length::Fixed(4)));
         assert!(!case.details && case.backend.require_server);
     }
 
@@ -230,8 +224,8 @@ mod tests {
     fn an_error_names_the_flag() {
         for (line, parts) in [
             ("--dataset-path d --tokenizer t", &["--model is missing"][..]),
-            ("--model m --tokenizer t", &["--dataset-path is missing", "sharegpt"]),
-            ("--model m --dataset-path d", &["--tokenizer is missing", "`m`", "tokenizer.json"]),
+            ("--model m --dataset-name custom", &["--dataset-path", "custom", "name it"]),
+            ("--model m --dataset-name random --random-range-ratio 1", &["--random-range-ratio"]),
             ("--model a/m@1 --dataset-path d --tokenizer t", &["--model", "`m@1`", "'@'"]),
             ("--model m --dataset-path d --tokenizer t --base-url h:1", &["--base-url", "http://"]),
             (
@@ -257,12 +251,56 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_is_a_folder_brings_its_tokenizer() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
-        let model = folder.path().to_str().unwrap();
-        let case = case_of(&format!("--model {model} --dataset-path d.json"));
-        assert_eq!(case.tokenizer, folder.path());
+    fn the_tokenizer_is_that_of_the_model_unless_another_or_none_is_named() {
+        let of = |line: &str| case_of(&format!("--model org/m {line}"));
+        assert_eq!(of("").tokenizer, TokenizerChoice::OfModel);
+        assert_eq!(of("").tokenizer_id().unwrap(), "org/m");
+        assert_eq!(of("--tokenizer none").tokenizer, TokenizerChoice::None);
+        assert_eq!(of("--tokenizer t.json").tokenizer_id().unwrap(), "t.json");
+    }
+
+    #[test]
+    fn each_dataset_has_its_flags_and_the_defaults_of_those_scripts() {
+        let dataset = |line: &str| case_of(&format!("--model org/m {line}")).workload.dataset;
+        let fixed = Length::Fixed;
+        let form = PromptForm::Text;
+        assert_eq!(
+            dataset("--dataset-name random"),
+            Dataset::Random { input: fixed(1024), output: fixed(128), prefix_tokens: 0, form }
+        );
+        let line = "--random-input-len 100 --random-output-len 9 --random-range-ratio 0.1 \
+                    --random-prefix-len 5 --sonnet-input-len 7";
+        let input = Length::Uniform { min: 90, max: 111 };
+        assert_eq!(
+            dataset(&format!("--dataset-name random {line}")),
+            Dataset::Random {
+                input,
+                output: Length::Uniform { min: 8, max: 10 },
+                prefix_tokens: 5,
+                form
+            }
+        );
+        assert_eq!(
+            dataset("--dataset-name sonnet"),
+            Dataset::Sonnet {
+                source: None,
+                input_tokens: 550,
+                prefix_tokens: 200,
+                output: fixed(150)
+            }
+        );
+        assert_eq!(
+            dataset("--dataset-name prefix_repetition"),
+            Dataset::PrefixRepetition {
+                prefix_tokens: 256,
+                suffix_tokens: 256,
+                prefixes: 10,
+                output: fixed(128),
+                form
+            }
+        );
+        let Dataset::ShareGpt { source, .. } = dataset("") else { panic!() };
+        assert!(source.to_string().starts_with("hf://datasets/"), "{source}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::sim::SimConfig;
 use crate::slo::{Goodput, Slo};
 use crate::tls::TlsOptions;
 use crate::wire::{BackendKind, LengthField, ProtocolKind};
-use crate::workload::Dataset;
+use crate::workload::{Dataset, DatasetKind, Salt};
 
 mod address;
 mod backend;
@@ -29,6 +29,7 @@ mod environment;
 mod file;
 mod flags;
 mod name;
+mod workload;
 
 /// Requests of a case unless the plan says otherwise: the default of MAX's script.
 const DEFAULT_REQUESTS: usize = 500;
@@ -76,17 +77,54 @@ pub struct Case {
     pub timeout: Duration,
     /// How long a request may go without a byte.
     pub stall_timeout: Option<Duration>,
-    /// The tokenizer's file or folder.
-    pub tokenizer: PathBuf,
+    /// What counts tokens.
+    pub tokenizer: TokenizerChoice,
     /// Whether the result holds an entry per request.
     pub details: bool,
 }
 
 impl Case {
-    /// How many prompts the case needs; they come again where more requests are sent.
-    pub fn prompts(&self) -> usize {
+    /// How many prompts the case needs; they come again where more requests are sent. `None` for all
+    /// that the workload has.
+    pub fn prompts(&self) -> Option<usize> {
+        if matches!(self.load, Load::Trace { .. }) {
+            // Those of the warm-up come on top of them, and only the trace knows how many they are.
+            return self.course.requests.filter(|_| self.course.warm_up.is_zero());
+        }
         let schedule = Schedule::new(&self.load, &self.course, self.arrivals, self.seed);
-        schedule.requests().unwrap_or(self.course.requests.unwrap_or(DEFAULT_REQUESTS)).max(1)
+        let requests = schedule.requests().or(self.course.requests).unwrap_or(DEFAULT_REQUESTS);
+        Some(requests.max(1))
+    }
+
+    /// What the results call the tokenizer; `None` where there is none.
+    pub fn tokenizer_id(&self) -> Option<String> {
+        match &self.tokenizer {
+            TokenizerChoice::Named(place) => Some(place.display().to_string()),
+            TokenizerChoice::OfModel => Some(self.model.id.clone()),
+            TokenizerChoice::None => None,
+        }
+    }
+}
+
+/// What counts tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenizerChoice {
+    /// A tokenizer.json, a model's folder, or a model on the Hub.
+    Named(PathBuf),
+    /// That of the model, where the model's ID is a folder of this machine or the Hub knows it.
+    OfModel,
+    /// The server alone.
+    None,
+}
+
+impl TokenizerChoice {
+    /// The choice that a text is: `none`, or where the tokenizer is.
+    fn of(place: Option<PathBuf>) -> Self {
+        match place {
+            None => Self::OfModel,
+            Some(place) if place.as_os_str() == "none" => Self::None,
+            Some(place) => Self::Named(place),
+        }
     }
 }
 
@@ -106,6 +144,30 @@ pub struct NamedDataset {
     pub name: String,
     /// The dataset.
     pub dataset: Dataset,
+    /// What the system says before every prompt.
+    pub system: Option<String>,
+    /// What keeps prompts from sharing a beginning with those of other cases and runs.
+    pub salt: Salt,
+}
+
+impl NamedDataset {
+    /// Why a case cannot send it in this way.
+    fn fault(&self, protocol: ProtocolKind, load: &Load) -> Option<String> {
+        if self.dataset.sends_tokens() && !protocol.takes_tokens() {
+            return Some(format!(
+                "prompts cannot be sent as tokens by {}: leave `send` out, or measure a backend of \
+                 completions",
+                protocol.name()
+            ));
+        }
+        if self.dataset.sends_tokens() && self.system.is_some() {
+            return Some("a prompt of tokens has no room for `system`".to_owned());
+        }
+        let is_trace = self.dataset.kind() == DatasetKind::Trace;
+        (matches!(load, Load::Trace { .. }) && !is_trace).then(|| {
+            format!("the load `{load}` takes its times from a workload of the dataset trace")
+        })
+    }
 }
 
 /// A server and how it is spoken to.
@@ -176,7 +238,7 @@ impl Backend {
             stream_options: StreamOptions::Auto,
             ignore_eos: kind.knows_ignore_eos(),
             length_field: LengthField::MaxTokens,
-            min_tokens: false,
+            min_tokens: kind.knows_min_tokens(),
             probe: true,
             http2: false,
             tls: TlsOptions::default(),
@@ -333,6 +395,7 @@ fn course_of(load: &Load, flags: &Flags, asked: Asked) -> Course {
     let (requests, duration) = match load {
         // Stages say themselves how long they are.
         Load::Staged(_) => (None, None),
+        Load::Trace { .. } => (requests, duration),
         _ if duration.is_none() => (Some(requests.unwrap_or(DEFAULT_REQUESTS)), None),
         _ => (requests, duration),
     };

@@ -161,6 +161,7 @@ mod tests {
     use crate::summary::{Counted, Summary};
     use crate::validity::Validity;
     use crate::verdict;
+    use crate::workload::Workload;
 
     const PLAN: &str = r#"
         defaults = { tokenizer = "t.json", slo = ["ttft.p50 < 60ms", "tpot.p99 < 1ms"] }
@@ -171,6 +172,12 @@ mod tests {
 
     fn rendered(requests: &[Counted]) -> String {
         let case = Arc::new(Plan::parse(PLAN).unwrap().cases[0].clone());
+        let workload = Workload {
+            requests: Vec::new(),
+            arrivals: None,
+            hash: "0".to_owned(),
+            notes: Vec::new(),
+        };
         let summary = Summary::new(requests, None);
         let judgements = verdict::judge(&case.slos, &summary);
         let measured = Measured {
@@ -197,6 +204,8 @@ mod tests {
                 chunk_gap_error_ms_p99: 0.0149,
                 from_cache: false,
             }),
+            workload: &workload,
+            salt: None,
             warnings: vec!["a word\nin two lines".to_owned()],
             metadata: &[],
         };

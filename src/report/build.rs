@@ -17,6 +17,7 @@ use crate::self_check::SelfCheck;
 use crate::summary::{Counted, Summary, too_few};
 use crate::validity::Validity;
 use crate::verdict::{Finding, Judgement, Verdict};
+use crate::workload::Workload;
 
 /// The percentiles that every result has.
 const PERCENTILES: [f64; 5] = [50.0, 90.0, 95.0, 99.0, 99.9];
@@ -51,6 +52,10 @@ pub struct Measured<'a> {
     pub self_check: Result<SelfCheck, String>,
     /// More to know than the summary knows.
     pub warnings: Vec<String>,
+    /// What was sent.
+    pub workload: &'a Workload,
+    /// What the prompts began with.
+    pub salt: Option<&'a str>,
     /// What the user added.
     pub metadata: &'a [(String, String)],
 }
@@ -69,7 +74,7 @@ impl Report {
             date: now.strftime("%Y-%m-%d %H:%M:%S").to_string(),
             backend: case.backend.name.clone(),
             model_id: case.model.id.clone(),
-            tokenizer_id: case.tokenizer.display().to_string(),
+            tokenizer_id: case.tokenizer_id(),
             dataset_name: case.workload.dataset.name(),
             num_prompts: course.requests.unwrap_or(requests.len()),
             request_rate: RequestRate(case.load.request_rate()),
@@ -101,6 +106,8 @@ impl Report {
                     protocol: case.backend.protocol.name(),
                     base_url: measured.base_url,
                     workload: case.workload.name.clone(),
+                    workload_hash: measured.workload.hash.clone(),
+                    salt: measured.salt.map(str::to_owned),
                     load: case.load.to_string(),
                     arrivals: open.then(|| case.arrivals.name()),
                     seed: case.seed,
@@ -253,15 +260,12 @@ impl Details {
         let records = || requests.iter().map(|(record, _)| record);
         let s = |duration: Duration| duration.as_secs_f64();
         Self {
-            input_lens: requests
-                .iter()
-                .map(|(_, tokens)| tokens.input.best().unwrap_or(0))
-                .collect(),
+            input_lens: requests.iter().map(|(_, tokens)| tokens.input.best()).collect(),
             output_lens: requests
                 .iter()
                 .map(|(record, tokens)| match record.completed() {
-                    Some(_) => tokens.output.best().unwrap_or(0),
-                    None => 0,
+                    Some(_) => tokens.output.best(),
+                    None => Some(0),
                 })
                 .collect(),
             ttfts: records().map(|record| Some(s(record.completed()?.ttft()))).collect(),

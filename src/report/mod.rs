@@ -27,8 +27,8 @@ pub struct Report {
     pub backend: String,
     /// What the server calls the model.
     pub model_id: String,
-    /// The tokenizer's path.
-    pub tokenizer_id: String,
+    /// The tokenizer's path or ID; `null` where only the server counted.
+    pub tokenizer_id: Option<String>,
     /// The dataset's kind.
     pub dataset_name: &'static str,
     /// Requests asked for.
@@ -95,10 +95,11 @@ impl Serialize for RequestRate {
 /// One entry per request, in the order of the workload.
 #[derive(Clone, Debug, Serialize)]
 pub struct Details {
-    /// Prompt tokens.
-    pub input_lens: Vec<u32>,
-    /// Generated tokens; 0 where the request failed, as in the totals.
-    pub output_lens: Vec<u32>,
+    /// Prompt tokens; `null` where nobody counted them.
+    pub input_lens: Vec<Option<u32>>,
+    /// Generated tokens; 0 where the request failed, as in the totals, and `null` where nobody counted
+    /// them.
+    pub output_lens: Vec<Option<u32>>,
     /// Time to first token, s; `null` where the request failed.
     pub ttfts: Vec<Option<f64>>,
     /// Gaps between output-bearing events, s.
@@ -160,6 +161,10 @@ pub struct PlanReport {
     pub base_url: Option<String>,
     /// The workload's name.
     pub workload: String,
+    /// The same for the same work, whatever it was salted with.
+    pub workload_hash: String,
+    /// What the prompts began with; `null` where the data was sent as it is.
+    pub salt: Option<String>,
     /// The load as in the case's name.
     pub load: String,
     /// How the arrivals of an open loop are spaced; `null` for other loads.

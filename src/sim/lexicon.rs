@@ -6,11 +6,10 @@ use std::sync::Arc;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 
+use crate::vocabulary::Vocabulary;
+
 /// The most words that are taken from a tokenizer.
 const MOST_WORDS: usize = 512;
-
-/// How many words a trial answer has.
-const TRIAL_WORDS: usize = 2048;
 
 const BUILT_IN: &[&str] = &[
     " the", " and", " that", " with", " from", " this", " have", " they", " will", " would",
@@ -44,44 +43,27 @@ impl Lexicon {
     /// The words of the answers.
     pub(crate) fn words(&self) -> io::Result<Words> {
         match self {
-            Self::Approximate => Ok(Words {
-                words: BUILT_IN.iter().copied().map(String::from).collect(),
-                bare: false,
-            }),
-            Self::Tokenizer(tokenizer) => Words::of(tokenizer).ok_or_else(|| {
-                let message = "the tokenizer has no words that it counts as one token each";
-                io::Error::new(io::ErrorKind::InvalidInput, message)
-            }),
+            Self::Approximate => Ok(Words::BuiltIn),
+            Self::Tokenizer(tokenizer) => {
+                Vocabulary::of(tokenizer, MOST_WORDS).map(Words::Of).ok_or_else(|| {
+                    let message = "the tokenizer has no words that it counts as one token each";
+                    io::Error::new(io::ErrorKind::InvalidInput, message)
+                })
+            }
         }
     }
 }
 
-/// Words that are a token each. Copies share them.
+/// The words of answers. Copies share them.
 #[derive(Clone, Debug)]
-pub(crate) struct Words {
-    /// Each with a leading space; never empty.
-    words: Arc<[String]>,
-    /// Whether an answer begins without the space, because the tokenizer puts one there itself.
-    bare: bool,
+pub(crate) enum Words {
+    /// Of this module.
+    BuiltIn,
+    /// Of a tokenizer, a token each.
+    Of(Vocabulary),
 }
 
 impl Words {
-    fn of(tokenizer: &tokenizers::Tokenizer) -> Option<Self> {
-        let candidates = candidates(tokenizer);
-        [false, true].into_iter().find_map(|bare| {
-            let sound = |words: &[String], length: usize| {
-                let words = Self { words: words.into(), bare };
-                let text = words.answer(0).text(length);
-                tokenizer.encode_fast(text, false).is_ok_and(|tokens| tokens.len() == length)
-            };
-            let alone = |word: &&String| sound(std::slice::from_ref(*word), 2);
-            let words: Vec<String> =
-                candidates.iter().filter(alone).take(MOST_WORDS).cloned().collect();
-            let all_sound = !words.is_empty() && sound(&words, TRIAL_WORDS);
-            all_sound.then(|| Self { words: words.into(), bare })
-        })
-    }
-
     /// The words of one answer, without end. The same seed gives the same words.
     pub(crate) fn answer(&self, seed: u64) -> AnswerWords {
         let rng = ChaCha12Rng::seed_from_u64(seed);
@@ -100,10 +82,11 @@ pub(crate) struct AnswerWords {
 impl AnswerWords {
     /// The next word, with the space before it.
     pub(crate) fn next_word(&mut self) -> &str {
-        let words = &self.words.words;
-        let word = words[self.rng.random_range(0..words.len())].as_str();
         let first = !std::mem::replace(&mut self.begun, true);
-        if first && self.words.bare { word.trim_start() } else { word }
+        match &self.words {
+            Words::BuiltIn => BUILT_IN[self.rng.random_range(0..BUILT_IN.len())],
+            Words::Of(words) => words.word(self.rng.random_range(0..words.len()), first),
+        }
     }
 
     /// The next `length` words as one text.
@@ -114,22 +97,6 @@ impl AnswerWords {
         }
         text
     }
-}
-
-/// The vocabulary's words of two or more small letters after a space, in the order of their ids.
-fn candidates(tokenizer: &tokenizers::Tokenizer) -> Vec<String> {
-    let mut words: Vec<_> = tokenizer
-        .get_vocab(false)
-        .into_iter()
-        .filter_map(|(token, id)| {
-            // Byte-level vocabularies write a space as `Ġ`, SentencePiece's as `▁`.
-            let word = token.strip_prefix(['Ġ', '▁', ' '])?;
-            let plain = word.len() >= 2 && word.bytes().all(|byte| byte.is_ascii_lowercase());
-            plain.then(|| (id, format!(" {word}")))
-        })
-        .collect();
-    words.sort_unstable();
-    words.into_iter().map(|(_, word)| word).collect()
 }
 
 #[cfg(test)]

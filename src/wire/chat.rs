@@ -8,7 +8,7 @@ use super::{Event, EventError, Request};
 
 pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
     let mut body = openai::common(request);
-    body.insert("messages".into(), json!([{ "role": "user", "content": request.prompt }]));
+    body.insert("messages".into(), json!(request.prompt.messages()));
     body
 }
 

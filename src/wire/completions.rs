@@ -5,10 +5,16 @@ use serde_json::{Map, Value, json};
 
 use super::openai::{self, Text};
 use super::{Event, EventError, Request};
+use crate::prompt::Prompt;
 
 pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
     let mut body = openai::common(request);
-    body.insert("prompt".into(), json!(request.prompt));
+    let prompt = match request.prompt {
+        Prompt::Text(text) => json!(text),
+        Prompt::Tokens(tokens) => json!(tokens),
+        Prompt::Messages(_) => json!(request.prompt.text()),
+    };
+    body.insert("prompt".into(), prompt);
     body
 }
 

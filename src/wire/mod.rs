@@ -3,6 +3,8 @@
 
 use serde::Deserialize;
 
+use crate::prompt::Prompt;
+
 mod chat;
 mod completions;
 mod openai;
@@ -96,6 +98,18 @@ impl BackendKind {
     pub fn knows_ignore_eos(self) -> bool {
         !matches!(self, Self::OpenAi | Self::OpenAiChat | Self::OpenAiResponses)
     }
+
+    /// Whether the engine knows `min_tokens`: `ignore_eos` alone does not keep every answer from ending
+    /// early.
+    pub fn knows_min_tokens(self) -> bool {
+        use BackendKind as Kind;
+        match self {
+            Kind::Modular | Kind::ModularChat | Kind::Vllm | Kind::VllmChat => true,
+            Kind::Sglang | Kind::SglangChat | Kind::TrtLlm | Kind::Sim => true,
+            Kind::LlamaCpp | Kind::LlamaCppChat | Kind::Tgi => false,
+            Kind::OpenAi | Kind::OpenAiChat | Kind::OpenAiResponses => false,
+        }
+    }
 }
 
 /// What a request asks for.
@@ -104,7 +118,7 @@ pub struct Request<'a> {
     /// What the server calls the model.
     pub model: &'a str,
     /// The prompt.
-    pub prompt: &'a str,
+    pub prompt: &'a Prompt,
     /// The longest answer, tokens.
     pub output_tokens: u32,
     /// Under which name chat servers are told that.
@@ -189,6 +203,16 @@ impl ProtocolKind {
     /// Whether the server can be asked for usage counts by `stream_options`.
     pub fn has_stream_options(self) -> bool {
         matches!(self, Self::Completions | Self::Chat)
+    }
+
+    /// Whether a request is a conversation.
+    pub fn is_chat(self) -> bool {
+        matches!(self, Self::Chat | Self::Responses)
+    }
+
+    /// Whether a prompt can be sent as token IDs.
+    pub fn takes_tokens(self) -> bool {
+        matches!(self, Self::Completions)
     }
 
     /// The JSON body of a request.

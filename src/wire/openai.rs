@@ -143,13 +143,18 @@ pub(super) fn error_message(error: &Value) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+    use crate::prompt::Prompt;
     use crate::wire::LengthField;
+
+    static HI: LazyLock<Prompt> = LazyLock::new(|| Prompt::Text("hi".to_owned()));
 
     pub(in crate::wire) fn request() -> Request<'static> {
         Request {
             model: "m",
-            prompt: "hi",
+            prompt: &HI,
             output_tokens: 7,
             length_field: LengthField::MaxTokens,
             ignore_eos: true,

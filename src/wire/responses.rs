@@ -16,12 +16,17 @@ use serde_json::{Map, Value, json};
 
 use super::openai::{Text, error_message};
 use super::{Event, EventError, Request, no_error, parse};
+use crate::prompt::Prompt;
 use crate::record::Usage;
 
 pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
     let mut body = Map::new();
     body.insert("model".into(), json!(request.model));
-    body.insert("input".into(), json!(request.prompt));
+    let input = match request.prompt {
+        Prompt::Messages(messages) => json!(messages),
+        Prompt::Text(_) | Prompt::Tokens(_) => json!(request.prompt.text()),
+    };
+    body.insert("input".into(), input);
     body.insert("max_output_tokens".into(), json!(request.output_tokens));
     body.insert("temperature".into(), json!(0.0));
     body.insert("stream".into(), json!(true));

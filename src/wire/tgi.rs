@@ -27,7 +27,7 @@ pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
         parameters["ignore_eos_token"] = json!(true);
     }
     let mut body = Map::new();
-    body.insert("inputs".into(), json!(request.prompt));
+    body.insert("inputs".into(), json!(request.prompt.text()));
     body.insert("parameters".into(), parameters);
     body
 }

@@ -20,7 +20,7 @@ use super::{Event, EventError, Request, no_error, parse};
 
 pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
     let mut body = Map::new();
-    body.insert("text_input".into(), json!(request.prompt));
+    body.insert("text_input".into(), json!(request.prompt.text()));
     body.insert("max_tokens".into(), json!(request.output_tokens));
     body.insert("temperature".into(), json!(0.0));
     body.insert("top_k".into(), json!(1));

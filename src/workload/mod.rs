@@ -1,73 +1,460 @@
 //! What is sent: prompts and output lengths, drawn by seed from a dataset. One file a dataset.
 
+use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
-use serde::Deserialize;
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use rayon::prelude::*;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use sha2::{Digest as _, Sha256};
 
+use crate::prompt::Prompt;
 use crate::tokenizer::Tokenizer;
 
+mod custom;
+mod json_items;
+mod length;
 mod python_random;
+mod random;
+mod replay;
 mod sharegpt;
+mod sonnet;
+mod trace;
+mod writer;
+
+pub use custom::Columns;
+pub use length::Length;
+pub use replay::Replay;
 
 /// The requests of a case, in the order in which they are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     /// Never empty.
     pub requests: Vec<PromptRequest>,
+    /// When each is due, where the data says so.
+    pub arrivals: Option<Vec<Duration>>,
+    /// The same for the same work, whatever it was salted with: 16 hexadecimal digits.
+    pub hash: String,
+    /// What a reader of the numbers should know.
+    pub notes: Vec<String>,
 }
 
 /// One prompt and how long its answer may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptRequest {
-    /// The text that is sent.
-    pub prompt: String,
-    /// Its length by the case's tokenizer.
-    pub prompt_tokens: u32,
+    /// What is sent.
+    pub prompt: Prompt,
+    /// Its length by the case's tokenizer, as the server is to see it; `None` without a tokenizer.
+    pub prompt_tokens: Option<u32>,
     /// The longest answer asked for.
     pub output_tokens: u32,
 }
 
 /// Where prompts come from. The name in configs and flags is in snake case.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Dataset {
     /// Two-turn conversations in the ShareGPT shape.
     ShareGpt {
         /// The JSON file.
-        path: PathBuf,
+        source: Source,
         /// Length of every answer; `None` takes each answer's length in the file.
-        output_tokens: Option<u32>,
+        output: Option<Length>,
+    },
+    /// Lines of a poem: many that all prompts begin with, then others.
+    Sonnet {
+        /// A text file, a line a line; `None` for the built-in poem.
+        source: Option<Source>,
+        /// Length of every prompt, about.
+        input_tokens: u32,
+        /// How much of it is common to all, about.
+        prefix_tokens: u32,
+        /// Length of every answer.
+        output: Length,
+    },
+    /// Random words, in prompts of an exact length.
+    Random {
+        /// Length of a prompt behind the common beginning.
+        input: Length,
+        /// Length of an answer.
+        output: Length,
+        /// Words that all prompts begin with, like a system prompt.
+        prefix_tokens: u32,
+        /// What is sent.
+        form: PromptForm,
+    },
+    /// Prompts that begin with one of a few texts, as those of a few applications do.
+    PrefixRepetition {
+        /// How long those texts are.
+        prefix_tokens: u32,
+        /// How much of a prompt is its own.
+        suffix_tokens: u32,
+        /// How many texts there are.
+        prefixes: u32,
+        /// Length of an answer.
+        output: Length,
+        /// What is sent.
+        form: PromptForm,
+    },
+    /// The user's own: a prompt or a conversation a line.
+    Custom {
+        /// JSON lines, a JSON array, CSV or Parquet.
+        source: Source,
+        /// Where in it prompts and lengths are.
+        columns: Columns,
+        /// Length of every answer; `None` takes each one's own.
+        output: Option<Length>,
+    },
+    /// Requests that a service has seen: when they came, how long they were, what they shared.
+    Trace {
+        /// A trace file.
+        source: Source,
+        /// What of it is sent, and how fast.
+        replay: Replay,
+        /// What is sent.
+        form: PromptForm,
     },
 }
 
+/// How prompts that are made up are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptForm {
+    /// As text.
+    #[default]
+    Text,
+    /// As token IDs, where the server takes them.
+    Tokens,
+}
+
+/// Where a dataset's file is: on this machine or on the Hub.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Source(String);
+
+impl Source {
+    /// The file at a path of this machine, or at a URL such as `hf://datasets/org/name/file.json`.
+    pub fn new(place: impl Into<String>) -> Self {
+        Self(place.into())
+    }
+
+    /// The file, downloaded if need be.
+    fn locate(&self) -> anyhow::Result<PathBuf> {
+        Ok(PathBuf::from(&self.0))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The datasets by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum DatasetKind {
     /// Two-turn conversations in the ShareGPT shape.
     #[default]
     Sharegpt,
+    /// Lines of a poem behind a common beginning.
+    Sonnet,
+    /// Random words, prompts of an exact length.
+    Random,
+    /// Prompts that begin with one of a few texts.
+    PrefixRepetition,
+    /// A file of the user's own.
+    Custom,
+    /// Requests that a service has seen, at their times.
+    Trace,
+}
+
+impl DatasetKind {
+    /// The name in configs, flags and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sharegpt => "sharegpt",
+            Self::Sonnet => "sonnet",
+            Self::Random => "random",
+            Self::PrefixRepetition => "prefix_repetition",
+            Self::Custom => "custom",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// What prompts begin with, so that no prefix cache carries over from one case or run to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Salt {
+    /// Something new for each case of each run.
+    #[default]
+    Auto,
+    /// Nothing: the data as it is. The same seed sends the same bytes.
+    None,
+    /// This text.
+    Text(String),
+}
+
+impl Salt {
+    /// What the prompts of the case `case` begin with in the run `run`, a number that no other run has.
+    pub fn of(&self, case: &str, run: u64) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Text(text) => Some(text.clone()),
+            Self::Auto => {
+                let mut hasher = Sha256::new();
+                hasher.update(run.to_le_bytes());
+                hasher.update(case);
+                Some(hash(hasher)[..8].to_owned())
+            }
+        }
+    }
+}
+
+impl FromStr for Salt {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" | "true" => Ok(Self::Auto),
+            "none" | "false" => Ok(Self::None),
+            "" => Err("a salt must not be empty: write auto, none or a text"),
+            text => Ok(Self::Text(text.to_owned())),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Salt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+
+        impl Visitor<'_> for Written {
+            type Value = Salt;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or a text")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Salt, E> {
+                Ok(if on { Salt::Auto } else { Salt::None })
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Salt, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(Written)
+    }
+}
+
+/// How a dataset is drawn from.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampling<'a> {
+    /// Counts prompts and answers.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// Whether prompts are sent as conversations.
+    pub chat: bool,
+    /// How many requests are wanted; `None` for all that the dataset has.
+    pub requests: Option<usize>,
+    /// Decides what is drawn.
+    pub seed: u64,
+    /// Keeps prompts from sharing a beginning with those of other cases and runs.
+    pub salt: Option<&'a str>,
+}
+
+impl Sampling<'_> {
+    /// Whether there are enough of them.
+    fn is_enough(&self, requests: usize) -> bool {
+        self.requests.is_some_and(|wanted| wanted <= requests)
+    }
+
+    /// The tokenizer, or an error that says what it is needed for.
+    fn tokenizer(&self, purpose: &str) -> anyhow::Result<&Tokenizer> {
+        self.tokenizer.ok_or_else(|| {
+            anyhow::anyhow!("{purpose}: set `tokenizer` (a tokenizer.json, a folder or a Hub ID)")
+        })
+    }
+
+    /// Random numbers for one part of one purpose; those of any two differ.
+    fn rng(&self, purpose: &str, part: u64) -> ChaCha12Rng {
+        let mut hasher = Sha256::new();
+        hasher.update(self.seed.to_le_bytes());
+        hasher.update(purpose);
+        hasher.update([0]);
+        hasher.update(self.salt.unwrap_or_default());
+        let mut rng = ChaCha12Rng::from_seed(hasher.finalize().into());
+        rng.set_stream(part);
+        rng
+    }
+
+    /// Tokens of a prompt as the server is to see it.
+    fn count(&self, prompt: &Prompt) -> anyhow::Result<Option<u32>> {
+        self.tokenizer.map(|tokenizer| tokenizer.count(prompt, self.chat)).transpose()
+    }
 }
 
 impl Dataset {
     /// The name in configs, flags and results.
     pub fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    /// Which of the datasets it is.
+    pub fn kind(&self) -> DatasetKind {
         match self {
-            Self::ShareGpt { .. } => "sharegpt",
+            Self::ShareGpt { .. } => DatasetKind::Sharegpt,
+            Self::Sonnet { .. } => DatasetKind::Sonnet,
+            Self::Random { .. } => DatasetKind::Random,
+            Self::PrefixRepetition { .. } => DatasetKind::PrefixRepetition,
+            Self::Custom { .. } => DatasetKind::Custom,
+            Self::Trace { .. } => DatasetKind::Trace,
         }
     }
 
-    /// Draws up to `requests` requests; fewer where the dataset holds no more.
-    pub fn sample(
-        &self,
-        tokenizer: &Tokenizer,
-        requests: usize,
-        seed: u64,
-    ) -> anyhow::Result<Workload> {
+    /// Whether its prompts are made up: then a salt decides their words, and their lengths stay.
+    pub fn is_made_up(&self) -> bool {
+        matches!(self, Self::Random { .. } | Self::PrefixRepetition { .. } | Self::Trace { .. })
+    }
+
+    /// Whether its prompts can only be sent as token IDs.
+    pub fn sends_tokens(&self) -> bool {
         match self {
-            Self::ShareGpt { path, output_tokens } => {
-                sharegpt::sample(path, *output_tokens, tokenizer, requests, seed)
+            Self::Random { form, .. }
+            | Self::PrefixRepetition { form, .. }
+            | Self::Trace { form, .. } => *form == PromptForm::Tokens,
+            Self::ShareGpt { .. } | Self::Sonnet { .. } | Self::Custom { .. } => false,
+        }
+    }
+
+    /// Draws the requests; fewer than wanted where the dataset holds no more.
+    pub fn sample(&self, sampling: &Sampling<'_>) -> anyhow::Result<Workload> {
+        match self {
+            Self::ShareGpt { source, output } => sharegpt::sample(source, *output, sampling),
+            Self::Sonnet { source, input_tokens, prefix_tokens, output } => {
+                let lengths = sonnet::Lengths {
+                    input: *input_tokens,
+                    prefix: *prefix_tokens,
+                    output: *output,
+                };
+                sonnet::sample(source.as_ref(), lengths, sampling)
+            }
+            Self::Random { input, output, prefix_tokens, form } => {
+                random::sample(*input, *output, *prefix_tokens, *form, sampling)
+            }
+            Self::PrefixRepetition { prefix_tokens, suffix_tokens, prefixes, output, form } => {
+                let lengths = random::Repetition {
+                    prefix: *prefix_tokens,
+                    suffix: *suffix_tokens,
+                    prefixes: *prefixes,
+                };
+                random::sample_repetition(lengths, *output, *form, sampling)
+            }
+            Self::Custom { source, columns, output } => {
+                custom::sample(source, columns, *output, sampling)
+            }
+            Self::Trace { source, replay, form } => replay::sample(source, replay, *form, sampling),
+        }
+    }
+}
+
+impl Workload {
+    /// Requests whose texts are the data's own.
+    fn of_texts(requests: Vec<PromptRequest>) -> Self {
+        let mut hasher = Sha256::new();
+        for request in &requests {
+            hash_prompt(&request.prompt, &mut hasher);
+            hasher.update(request.output_tokens.to_le_bytes());
+        }
+        Self { requests, arrivals: None, hash: hash(hasher), notes: Vec::new() }
+    }
+
+    /// Requests whose texts are made up as `recipe` says: what matters of them is how long they are.
+    fn made_up(requests: Vec<PromptRequest>, recipe: &impl fmt::Debug) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(format!("{recipe:?}"));
+        for request in &requests {
+            hasher.update(request.prompt_tokens.unwrap_or_default().to_le_bytes());
+            hasher.update(request.output_tokens.to_le_bytes());
+        }
+        Self { requests, arrivals: None, hash: hash(hasher), notes: Vec::new() }
+    }
+
+    /// The same requests with `system` before each.
+    pub fn with_system(mut self, system: &str, sampling: &Sampling<'_>) -> anyhow::Result<Self> {
+        let mut hasher = Sha256::new();
+        hasher.update(&self.hash);
+        hasher.update(system);
+        self.hash = hash(hasher);
+        self.change(sampling, |prompt| prompt.put_before(system, sampling.chat))?;
+        Ok(self)
+    }
+
+    /// The same requests, each beginning with the salt of `sampling`, if it has one.
+    pub fn salted(&self, sampling: &Sampling<'_>) -> anyhow::Result<Self> {
+        let mut salted = self.clone();
+        if let Some(salt) = sampling.salt {
+            salted.change(sampling, |prompt| prompt.begin_with(salt))?;
+        }
+        Ok(salted)
+    }
+
+    fn change(
+        &mut self,
+        sampling: &Sampling<'_>,
+        change: impl Fn(&mut Prompt) + Sync,
+    ) -> anyhow::Result<()> {
+        self.requests.par_iter_mut().try_for_each(|request| {
+            change(&mut request.prompt);
+            request.prompt_tokens = sampling.count(&request.prompt)?;
+            Ok(())
+        })
+    }
+}
+
+fn hash_prompt(prompt: &Prompt, hasher: &mut Sha256) {
+    let mut part = |bytes: &[u8]| {
+        hasher.update((bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    match prompt {
+        Prompt::Text(text) => part(text.as_bytes()),
+        Prompt::Tokens(tokens) => tokens.iter().for_each(|token| part(&token.to_le_bytes())),
+        Prompt::Messages(messages) => {
+            for message in messages {
+                part(format!("{:?}", message.role).as_bytes());
+                part(message.content.as_bytes());
             }
         }
     }
 }
+
+fn hash(hasher: Sha256) -> String {
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Takes candidates, a stretch at a time and each stretch in parallel, until enough of them are fit.
+fn take_fit<T: Sync>(
+    candidates: &[T],
+    sampling: &Sampling<'_>,
+    fit: impl Fn(&T) -> anyhow::Result<Option<PromptRequest>> + Sync,
+) -> anyhow::Result<Vec<PromptRequest>> {
+    const STRETCH: usize = 512;
+    let mut taken = Vec::new();
+    for stretch in candidates.chunks(STRETCH) {
+        let fitting: Vec<Option<PromptRequest>> =
+            stretch.par_iter().map(&fit).collect::<anyhow::Result<_>>()?;
+        taken.extend(fitting.into_iter().flatten());
+        if sampling.is_enough(taken.len()) {
+            break;
+        }
+    }
+    taken.truncate(sampling.requests.unwrap_or(usize::MAX));
+    Ok(taken)
+}
+
+/// Bytes of a file.
+type Span = Range<u64>;

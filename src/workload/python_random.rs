@@ -5,9 +5,30 @@ use rand_mt::Mt;
 
 /// Shuffles as `random.seed(seed); random.shuffle(items)` does in CPython 3.
 pub(super) fn shuffle<T>(items: &mut [T], seed: u64) {
-    let mut random = Mt::new_with_key(words(seed));
+    let mut random = PythonRandom::new(seed);
     for last in (1..items.len()).rev() {
-        items.swap(last, below(&mut random, last + 1));
+        items.swap(last, below(&mut random.0, last + 1));
+    }
+}
+
+/// The generator of Python's module `random`.
+pub(super) struct PythonRandom(Mt);
+
+impl PythonRandom {
+    /// As after `random.seed(seed)`.
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Mt::new_with_key(words(seed)))
+    }
+
+    /// What `random.choices(items, k=count)` gives.
+    pub(super) fn choices<T: Copy>(&mut self, items: &[T], count: usize) -> Vec<T> {
+        (0..count).map(|_| items[(self.random() * items.len() as f64) as usize]).collect()
+    }
+
+    /// What `random.random()` gives: 53 random bits as a part of 1.
+    fn random(&mut self) -> f64 {
+        let (high, low) = (self.0.next_u32() >> 5, self.0.next_u32() >> 6);
+        (f64::from(high) * 67_108_864.0 + f64::from(low)) / 9_007_199_254_740_992.0
     }
 }
 
@@ -47,5 +68,11 @@ mod tests {
         let long = shuffled(1000, 42);
         assert_eq!(long[..5], [776, 507, 895, 922, 33]);
         assert_eq!(long[997..], [25, 114, 654]);
+    }
+
+    #[test]
+    fn the_choices_are_those_of_python() {
+        let items: Vec<usize> = (0..1000).collect();
+        assert_eq!(PythonRandom::new(0).choices(&items, 5), [844, 757, 420, 258, 511]);
     }
 }

@@ -2,57 +2,98 @@
 //! too short nor too long.
 
 use std::fmt;
-use std::fs;
-use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::{PromptRequest, Workload, python_random};
-use crate::tokenizer::Tokenizer;
+use super::json_items::{JsonItems, Place};
+use super::{Length, PromptRequest, Sampling, Source, Workload, python_random, take_fit};
+use crate::prompt::Prompt;
 
 /// Fewer tokens than this on either side is no conversation.
 const MIN_TOKENS: u32 = 4;
 const MAX_PROMPT_TOKENS: u32 = 1024;
 const MAX_TOTAL_TOKENS: u32 = 2048;
+/// How many conversations are held at once.
+const HELD: usize = 1024;
 
 pub(super) fn sample(
-    path: &Path,
-    output_tokens: Option<u32>,
-    tokenizer: &Tokenizer,
-    requests: usize,
-    seed: u64,
+    source: &Source,
+    output: Option<Length>,
+    sampling: &Sampling<'_>,
 ) -> anyhow::Result<Workload> {
-    let conversations = read(path)?;
-    let read = conversations.len();
-    let mut pairs: Vec<(String, String)> =
-        conversations.into_iter().filter_map(|conversation| conversation.first_two).collect();
-    python_random::shuffle(&mut pairs, seed);
-
-    let mut kept = Vec::new();
-    for (prompt, answer) in pairs {
-        if kept.len() == requests {
-            break;
-        }
-        let prompt_tokens = tokenizer.count_prompt(&prompt)?;
-        let output_tokens = match output_tokens {
-            Some(fixed) => fixed,
-            None => tokenizer.count_prompt(&answer)?,
-        };
-        if fits(prompt_tokens, output_tokens) {
-            kept.push(PromptRequest { prompt, prompt_tokens, output_tokens });
-        }
-    }
-    if kept.is_empty() {
+    if sampling.tokenizer.is_none() && output.is_none() {
         bail!(
-            "dataset `{}`: none of its {read} conversations is left after the filter (two turns, \
-             at least {MIN_TOKENS} tokens each, a prompt of at most {MAX_PROMPT_TOKENS} and at \
-             most {MAX_TOTAL_TOKENS} in all)",
-            path.display()
+            "the dataset sharegpt takes the length of each answer from the file, and to count it takes \
+             a tokenizer: set `tokenizer` (a tokenizer.json, a folder or a Hub ID), or \
+             `output_tokens`"
         );
     }
-    Ok(Workload { requests: kept })
+    let name = source.to_string();
+    let mut items = JsonItems::open(&source.locate()?, &name, EXPECTED)?;
+    let mut read = 0;
+    // The file may be larger than the memory: only the places of conversations are kept.
+    let mut places = items.places(|conversation: &Conversation| {
+        read += 1;
+        conversation.first_two.is_some()
+    })?;
+    python_random::shuffle(&mut places, sampling.seed);
+    let unsalted = Sampling { salt: None, ..*sampling };
+    let mut rng = unsalted.rng("sharegpt output", 0);
+    let mut requests: Vec<PromptRequest> = Vec::new();
+    for places in places.chunks(HELD) {
+        if sampling.is_enough(requests.len()) {
+            break;
+        }
+        let drawn = |place: &Place| {
+            let conversation: Conversation = items.read(place)?;
+            Ok((conversation.first_two, output.map(|length| length.draw(&mut rng))))
+        };
+        let pairs = places.iter().map(drawn).collect::<anyhow::Result<Vec<_>>>()?;
+        let left = sampling.requests.map(|wanted| wanted - requests.len());
+        let sampling = Sampling { requests: left, ..*sampling };
+        requests.extend(take_fit(&pairs, &sampling, |(pair, output_tokens)| {
+            pair.as_ref().map_or(Ok(None), |pair| fit(pair, *output_tokens, &sampling))
+        })?);
+    }
+    if requests.is_empty() {
+        bail!(
+            "dataset `{name}`: none of its {read} conversations is left after the filter (two turns, at \
+             least {MIN_TOKENS} tokens each, a prompt of at most {MAX_PROMPT_TOKENS} and at most \
+             {MAX_TOTAL_TOKENS} in all)"
+        );
+    }
+    let mut workload = Workload::of_texts(requests);
+    if sampling.tokenizer.is_none() {
+        workload.notes.push(
+            "there is no tokenizer, so that the prompts were not chosen by their length".to_owned(),
+        );
+    }
+    Ok(workload)
+}
+
+/// The request that a conversation makes; `None` if it is too short or too long.
+fn fit(
+    (prompt, answer): &(String, String),
+    output_tokens: Option<u32>,
+    sampling: &Sampling<'_>,
+) -> anyhow::Result<Option<PromptRequest>> {
+    let text = Prompt::Text(prompt.clone());
+    let Some(tokenizer) = sampling.tokenizer else {
+        let output_tokens = output_tokens.unwrap_or(MIN_TOKENS);
+        return Ok(Some(PromptRequest { prompt: text, prompt_tokens: None, output_tokens }));
+    };
+    let plain = tokenizer.count_prompt(prompt)?;
+    let output_tokens = match output_tokens {
+        Some(drawn) => drawn,
+        None => tokenizer.count_prompt(answer)?,
+    };
+    if !fits(plain, output_tokens) {
+        return Ok(None);
+    }
+    let prompt_tokens = if sampling.chat { tokenizer.count(&text, true)? } else { plain };
+    Ok(Some(PromptRequest { prompt: text, prompt_tokens: Some(prompt_tokens), output_tokens }))
 }
 
 fn fits(prompt_tokens: u32, output_tokens: u32) -> bool {
@@ -73,21 +114,8 @@ struct Turn {
     value: String,
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<Conversation>> {
-    let bytes = fs::read(path).with_context(|| format!("read the dataset `{}`", path.display()))?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let hint = if error.is_eof() {
-            "the file ends too early: is the download complete?"
-        } else {
-            "expected a JSON array of {\"conversations\": [{\"value\": \"...\"}, ...]}"
-        };
-        anyhow::anyhow!(
-            "dataset `{}`, line {line}, column {column}: {error}; {hint}",
-            path.display()
-        )
-    })
-}
+/// What an item should be.
+const EXPECTED: &str = "a JSON array of {\"conversations\": [{\"value\": \"...\"}, ...]}";
 
 /// Keeps the first two turns and skips the rest unread: the real file is large.
 fn first_two<'de, D: Deserializer<'de>>(
@@ -116,8 +144,10 @@ fn first_two<'de, D: Deserializer<'de>>(
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::path::Path;
 
     use super::*;
+    use crate::tokenizer::Tokenizer;
 
     fn tokenizer() -> Tokenizer {
         Tokenizer::load(Path::new("fixtures/tokenizer.json")).unwrap()
@@ -129,8 +159,22 @@ mod tests {
         file
     }
 
+    fn sample_file(
+        path: &Path,
+        output_tokens: Option<u32>,
+        requests: usize,
+        seed: u64,
+    ) -> anyhow::Result<Workload> {
+        let tokenizer = tokenizer();
+        let requests = Some(requests);
+        let sampling =
+            Sampling { tokenizer: Some(&tokenizer), chat: false, requests, seed, salt: None };
+        let source = Source::new(path.to_str().unwrap());
+        sample(&source, output_tokens.map(Length::Fixed), &sampling)
+    }
+
     fn sample_text(text: &str, output_tokens: Option<u32>) -> anyhow::Result<Workload> {
-        sample(file(text).path(), output_tokens, &tokenizer(), 10, 0)
+        sample_file(file(text).path(), output_tokens, 10, 0)
     }
 
     fn conversation(turns: &[&str]) -> String {
@@ -151,8 +195,8 @@ mod tests {
         assert_eq!(
             workload.requests,
             [PromptRequest {
-                prompt: QUESTION.to_owned(),
-                prompt_tokens: tokenizer.count_prompt(QUESTION).unwrap(),
+                prompt: Prompt::Text(QUESTION.to_owned()),
+                prompt_tokens: Some(tokenizer.count_prompt(QUESTION).unwrap()),
                 output_tokens: tokenizer.count_prompt(ANSWER).unwrap(),
             }]
         );
@@ -181,7 +225,7 @@ mod tests {
     #[test]
     fn the_seed_decides_the_order() {
         let path = Path::new("fixtures/sharegpt.json");
-        let of_seed = |seed| sample(path, None, &tokenizer(), 20, seed).unwrap();
+        let of_seed = |seed| sample_file(path, None, 20, seed).unwrap();
         assert_eq!(of_seed(1), of_seed(1));
         assert_ne!(of_seed(1), of_seed(2));
         assert_eq!(of_seed(1).requests.len(), 20);
@@ -199,7 +243,7 @@ mod tests {
             ("[]", "none of its 0 conversations"),
         ] {
             let file = file(text);
-            let error = sample(file.path(), None, &tokenizer(), 10, 0).unwrap_err().to_string();
+            let error = sample_file(file.path(), None, 10, 0).unwrap_err().to_string();
             let name = file.path().display().to_string();
             assert!(error.contains(part) && error.contains(&name), "{text}: {error}");
         }
@@ -207,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = sample(Path::new("none.json"), None, &tokenizer(), 1, 0).unwrap_err();
+        let error = sample_file(Path::new("none.json"), None, 1, 0).unwrap_err();
         assert!(format!("{error:#}").contains("`none.json`"), "{error:#}");
     }
 }

@@ -1,0 +1,270 @@
+//! `custom`: the user's own prompts or conversations from a file of JSON lines, a JSON array or CSV.
+
+use std::fs::File;
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::json_items::JsonItems;
+use super::{Length, PromptRequest, Sampling, Source, Workload, python_random, take_fit};
+use crate::prompt::{Message, Prompt};
+
+/// What an item should be.
+const EXPECTED: &str =
+    "objects, a line each or in an array, such as {\"prompt\": \"...\", \"output_tokens\": 100}";
+
+/// Length of an answer where neither the plan nor the file says: vLLM's default.
+const DEFAULT_OUTPUT_TOKENS: u32 = 256;
+
+/// Where in an item or a row prompts and lengths are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Columns {
+    /// A text, or a conversation of `role` and `content`.
+    pub prompt: Option<String>,
+    /// The longest answer, tokens.
+    pub output_tokens: Option<String>,
+}
+
+impl Columns {
+    fn prompt_names(&self) -> Vec<&str> {
+        match &self.prompt {
+            Some(name) => vec![name],
+            None => vec!["messages", "prompt"],
+        }
+    }
+
+    fn output_name(&self) -> &str {
+        self.output_tokens.as_deref().unwrap_or("output_tokens")
+    }
+}
+
+/// One entry of the file.
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    prompt: Prompt,
+    output_tokens: Option<u32>,
+}
+
+pub(super) fn sample(
+    source: &Source,
+    columns: &Columns,
+    output: Option<Length>,
+    sampling: &Sampling<'_>,
+) -> anyhow::Result<Workload> {
+    let name = source.to_string();
+    let path = source.locate()?;
+    let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    let entries = if is_csv {
+        csv_entries(&path, &name, columns, sampling)?
+    } else {
+        let mut items = JsonItems::open(&path, &name, EXPECTED)?;
+        let mut places = items.places(|_: &Map<String, Value>| true)?;
+        python_random::shuffle(&mut places, sampling.seed);
+        places.truncate(sampling.requests.unwrap_or(usize::MAX));
+        let read = |place| {
+            let item: Map<String, Value> = items.read(place)?;
+            entry(&item, columns).with_context(|| format!("dataset `{name}`, line {}", place.line))
+        };
+        places.iter().map(read).collect::<anyhow::Result<Vec<Entry>>>()?
+    };
+    if entries.is_empty() {
+        bail!("dataset `{name}` is empty; expected {EXPECTED}");
+    }
+    let unsalted = Sampling { salt: None, ..*sampling };
+    let mut rng = unsalted.rng("custom output", 0);
+    let output = output.unwrap_or(Length::Fixed(DEFAULT_OUTPUT_TOKENS));
+    let drawn: Vec<(Entry, u32)> = entries
+        .into_iter()
+        .map(|entry| {
+            let length = entry.output_tokens.unwrap_or_else(|| output.draw(&mut rng));
+            (entry, length)
+        })
+        .collect();
+    let requests = take_fit(&drawn, sampling, |(entry, output_tokens)| {
+        Ok(Some(PromptRequest {
+            prompt: entry.prompt.clone(),
+            prompt_tokens: sampling.count(&entry.prompt)?,
+            output_tokens: *output_tokens,
+        }))
+    })?;
+    Ok(Workload::of_texts(requests))
+}
+
+fn entry(item: &Map<String, Value>, columns: &Columns) -> anyhow::Result<Entry> {
+    let names = columns.prompt_names();
+    let Some((name, value)) = names.iter().find_map(|name| Some((name, item.get(*name)?))) else {
+        let has: Vec<&str> = item.keys().map(String::as_str).collect();
+        bail!(
+            "there is no `{}`; it has {}: name the column with `columns = {{ prompt = \"...\" }}`",
+            names.join("` and no `"),
+            has.join(", ")
+        );
+    };
+    let prompt = match value {
+        Value::String(text) => Prompt::Text(text.clone()),
+        Value::Array(_) => {
+            let messages: Vec<Message> = serde_json::from_value(value.clone()).with_context(|| {
+                format!("`{name}` is no conversation of {{\"role\": \"user\", \"content\": \"...\"}}")
+            })?;
+            conversation(messages).with_context(|| format!("`{name}`"))?
+        }
+        _ => bail!("`{name}` must be a text or a conversation"),
+    };
+    let output_tokens = match item.get(columns.output_name()) {
+        None | Some(Value::Null) => None,
+        Some(value) => Some(length(value).with_context(|| {
+            format!("`{}` must be a whole number above 0, not {value}", columns.output_name())
+        })?),
+    };
+    Ok(Entry { prompt, output_tokens })
+}
+
+/// What is left to be answered: messages to the last of a user.
+fn conversation(mut messages: Vec<Message>) -> anyhow::Result<Prompt> {
+    while messages.last().is_some_and(|message| message.role == crate::prompt::Role::Assistant) {
+        messages.pop();
+    }
+    if messages.is_empty() {
+        bail!("nobody asks anything");
+    }
+    Ok(Prompt::Messages(messages))
+}
+
+fn length(value: &Value) -> Option<u32> {
+    let number = value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())?;
+    u32::try_from(number).ok().filter(|&length| 0 < length)
+}
+
+fn csv_entries(
+    path: &std::path::Path,
+    name: &str,
+    columns: &Columns,
+    sampling: &Sampling<'_>,
+) -> anyhow::Result<Vec<Entry>> {
+    let file = File::open(path).with_context(|| format!("read the dataset `{name}`"))?;
+    let mut reader = csv::Reader::from_reader(file);
+    let failed = || format!("dataset `{name}`");
+    let headers = reader.headers().with_context(failed)?.clone();
+    let mut places = Vec::new();
+    let mut record = csv::StringRecord::new();
+    loop {
+        let position = reader.position().clone();
+        if !reader.read_record(&mut record).with_context(failed)? {
+            break;
+        }
+        places.push(position);
+    }
+    python_random::shuffle(&mut places, sampling.seed);
+    places.truncate(sampling.requests.unwrap_or(usize::MAX));
+    let mut entries = Vec::new();
+    for place in places {
+        let line = place.line();
+        reader.seek(place).with_context(failed)?;
+        reader.read_record(&mut record).with_context(failed)?;
+        let cells = headers.iter().zip(record.iter());
+        let item: Map<String, Value> = cells
+            .filter(|(_, cell)| !cell.is_empty())
+            .map(|(header, cell)| (header.to_owned(), Value::String(cell.to_owned())))
+            .collect();
+        let entry =
+            entry(&item, columns).with_context(|| format!("dataset `{name}`, line {line}"))?;
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompt::Role;
+
+    fn sampling(requests: usize) -> Sampling<'static> {
+        Sampling { tokenizer: None, chat: true, requests: Some(requests), seed: 0, salt: None }
+    }
+
+    fn none() -> Columns {
+        Columns { prompt: None, output_tokens: None }
+    }
+
+    fn sample_file(name: &str, text: &str, columns: &Columns) -> anyhow::Result<Workload> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        sample(&Source::new(path.to_str().unwrap()), columns, None, &sampling(10))
+    }
+
+    fn sorted(workload: Workload) -> Vec<(String, u32)> {
+        let shown = |request: PromptRequest| {
+            let messages = request.prompt.messages();
+            let texts: Vec<String> = messages.into_iter().map(|message| message.content).collect();
+            (texts.join("|"), request.output_tokens)
+        };
+        let mut all: Vec<_> = workload.requests.into_iter().map(shown).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn lines_arrays_and_tables_say_the_same() {
+        let lines = "{\"prompt\": \"a, \\\"b\\\"\", \"output_tokens\": 7}\n{\"prompt\": \"c\"}\n";
+        let array = "[{\"prompt\": \"a, \\\"b\\\"\", \"output_tokens\": 7},\n{\"prompt\": \"c\"}]";
+        let table = "prompt,output_tokens\n\"a, \"\"b\"\"\",7\nc,\n";
+        for (name, text) in [("d.jsonl", lines), ("d.json", array), ("d.csv", table)] {
+            let workload = sample_file(name, text, &none()).unwrap();
+            let expected = [("a, \"b\"".to_owned(), 7), ("c".to_owned(), DEFAULT_OUTPUT_TOKENS)];
+            assert_eq!(sorted(workload), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_conversation_is_sent_to_its_last_question() {
+        let text = r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content":
+            "u"}, {"role": "assistant", "content": "a"}]}"#
+            .replace('\n', " ");
+        let workload = sample_file("d.jsonl", &text, &none()).unwrap();
+        let message = |role, content: &str| Message { role, content: content.to_owned() };
+        assert_eq!(
+            workload.requests[0].prompt,
+            Prompt::Messages(vec![message(Role::System, "s"), message(Role::User, "u")])
+        );
+    }
+
+    #[test]
+    fn columns_of_any_name_can_be_taken() {
+        let columns = Columns {
+            prompt: Some("question".to_owned()),
+            output_tokens: Some("length".to_owned()),
+        };
+        let text = "{\"question\": \"q\", \"length\": 3, \"prompt\": \"no\"}";
+        let workload = sample_file("d.jsonl", text, &columns).unwrap();
+        assert_eq!(sorted(workload), [("q".to_owned(), 3)]);
+    }
+
+    #[test]
+    fn a_mistake_names_the_line_and_the_column() {
+        for (name, text, parts) in [
+            (
+                "d.jsonl",
+                "{\"prompt\": \"a\"}\n{\"text\": \"b\"}",
+                &["line 2", "no `prompt`", "text"],
+            ),
+            ("d.jsonl", "{\"prompt\": 3}", &["line 1", "`prompt` must be a text", ""]),
+            (
+                "d.jsonl",
+                "{\"prompt\": \"a\", \"output_tokens\": 0}",
+                &["`output_tokens`", "not 0", ""],
+            ),
+            ("d.jsonl", "{\"messages\": [{\"role\": \"x\"}]}", &["`messages` is no", "x", ""]),
+            ("d.jsonl", "", &["ends too early", "", ""]),
+            ("d.json", "[]", &["is empty", "", ""]),
+            ("d.csv", "question\nq\n", &["line 2", "columns = {", "question"]),
+        ] {
+            let error = format!("{:#}", sample_file(name, text, &none()).unwrap_err());
+            for part in parts {
+                assert!(error.contains(part), "{text}\nmisses {part}:\n{error}");
+            }
+        }
+    }
+}
