@@ -15,6 +15,8 @@ pub type Counted = (RequestRecord, RequestTokens);
 
 /// The most tokens a chunk may hold on average for a chunk to be taken for a token.
 const MAX_TOKENS_PER_CHUNK: f64 = 1.05;
+/// From this share on, prompt tokens from a cache are worth a word.
+const MIN_CACHED: f64 = 0.01;
 /// From this gap on, two counts of the same tokens disagree.
 const MAX_COUNT_GAP: f64 = 0.01;
 
@@ -49,16 +51,20 @@ pub struct Failures {
 /// Sums and extremes over completed requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tokens {
-    /// Prompt tokens.
-    pub input: u64,
-    /// Generated tokens.
-    pub output: u64,
+    /// Prompt tokens; `None` unless those of every request are known.
+    pub input: Option<u64>,
+    /// Generated tokens; `None` unless those of every request are known.
+    pub output: Option<u64>,
     /// The longest prompt.
-    pub max_input: u32,
+    pub max_input: Option<u32>,
     /// The longest answer.
-    pub max_output: u32,
+    pub max_output: Option<u32>,
     /// The longest prompt and answer together.
-    pub max_total: u32,
+    pub max_total: Option<u32>,
+    /// Share of the answers that are as long as asked for.
+    pub reached_ratio: Option<f64>,
+    /// Prompt tokens that the server answered from a prefix cache; `None` where no answer says so.
+    pub cached: Option<u64>,
     /// Generated tokens by the server's word; `None` unless every request has one.
     pub output_by_server: Option<u64>,
     /// Generated tokens by the tokenizer; `None` unless every request has such a count.
@@ -84,6 +90,7 @@ impl Summary {
         });
         let mut warnings = Vec::new();
         warnings.extend(tokens.disagreement());
+        warnings.extend(tokens.cache_hits());
         Self {
             completed: completed.len() as u64,
             failures: failures(requests),
@@ -137,6 +144,11 @@ impl Summary {
             Quantity::Scalar(Scalar::Goodput | Scalar::GoodputRatio) => {
                 "the plan sets no goodput objectives".to_owned()
             }
+            Quantity::Scalar(
+                Scalar::InputThroughput | Scalar::OutputThroughput | Scalar::TotalTokenThroughput,
+            ) if 0 < self.completed => {
+                "the server counts no tokens, and there is no tokenizer to count them".to_owned()
+            }
             Quantity::Scalar(_) => "nothing was measured".to_owned(),
         }
     }
@@ -175,27 +187,48 @@ fn span(requests: &[Counted]) -> Duration {
 
 impl Tokens {
     fn of(completed: &[(Completed<'_>, RequestTokens)]) -> Self {
-        let mut tokens =
-            Self { output_by_server: Some(0), output_by_client: Some(0), ..Self::default() };
-        let mut chunks = 0;
-        for (view, counts) in completed {
-            let input = counts.input.best().unwrap_or(0);
-            let output = counts.output.best().unwrap_or(0);
-            tokens.input += u64::from(input);
-            tokens.output += u64::from(output);
-            tokens.max_input = tokens.max_input.max(input);
-            tokens.max_output = tokens.max_output.max(output);
-            tokens.max_total = tokens.max_total.max(input + output);
-            let add = |sum: Option<u64>, count: Option<u32>| Some(sum? + u64::from(count?));
-            tokens.output_by_server = add(tokens.output_by_server, counts.output.server);
-            tokens.output_by_client = add(tokens.output_by_client, counts.output.client);
-            chunks += view.record().stream.chunks.len();
-        }
         if completed.is_empty() {
-            (tokens.output_by_server, tokens.output_by_client) = (None, None);
+            // What no request brought is no token.
+            return Self { input: Some(0), output: Some(0), ..Self::default() };
         }
-        tokens.per_chunk = (0 < chunks).then(|| tokens.output as f64 / chunks as f64);
-        tokens
+        let counts = || completed.iter().map(|(_, counts)| counts);
+        let sum = |count: fn(&RequestTokens) -> Option<u32>| {
+            counts().try_fold(0, |sum, counts| Some(sum + u64::from(count(counts)?)))
+        };
+        let most = |count: fn(&RequestTokens) -> Option<u32>| counts().filter_map(count).max();
+        let output = sum(|counts| counts.output.best());
+        let chunks: usize =
+            completed.iter().map(|(view, _)| view.record().stream.chunks.len()).sum();
+        let reached = |counts: &&RequestTokens| {
+            counts.output.best().is_some_and(|output| counts.asked <= output)
+        };
+        let cached = || counts().filter_map(|counts| counts.cached);
+        Self {
+            input: sum(|counts| counts.input.best()),
+            output,
+            max_input: most(|counts| counts.input.best()),
+            max_output: most(|counts| counts.output.best()),
+            max_total: most(|counts| Some(counts.input.best()? + counts.output.best()?)),
+            reached_ratio: output
+                .map(|_| counts().filter(reached).count() as f64 / completed.len() as f64),
+            cached: (0 < cached().count()).then(|| cached().map(u64::from).sum()),
+            output_by_server: sum(|counts| counts.output.server),
+            output_by_client: sum(|counts| counts.output.client),
+            per_chunk: output.filter(|_| 0 < chunks).map(|output| output as f64 / chunks as f64),
+        }
+    }
+
+    /// What to say where the server did not work on every prompt token.
+    fn cache_hits(&self) -> Option<String> {
+        let (cached, input) = (self.cached? as f64, self.input? as f64);
+        let share = cached / input.max(1.0);
+        (MIN_CACHED <= share).then(|| {
+            format!(
+                "the server answered {:.1} % of the prompt tokens from a prefix cache: TTFT and \
+                 throughput are those of prompts that repeat each other",
+                share * 100.0
+            )
+        })
     }
 
     /// What to say where the server and the tokenizer count differently.
@@ -241,9 +274,16 @@ fn scalars(
     if !span.is_zero() {
         let mut rate = |scalar, count: f64| scalars.insert(scalar, count / span.as_secs_f64());
         rate(Scalar::RequestThroughput, completed as f64);
-        rate(Scalar::InputThroughput, tokens.input as f64);
-        rate(Scalar::OutputThroughput, tokens.output as f64);
-        rate(Scalar::TotalTokenThroughput, (tokens.input + tokens.output) as f64);
+        let total = tokens.input.zip(tokens.output).map(|(input, output)| input + output);
+        for (scalar, tokens) in [
+            (Scalar::InputThroughput, tokens.input),
+            (Scalar::OutputThroughput, tokens.output),
+            (Scalar::TotalTokenThroughput, total),
+        ] {
+            if let Some(tokens) = tokens {
+                rate(scalar, tokens as f64);
+            }
+        }
         if let Some(good) = good {
             rate(Scalar::Goodput, good as f64);
         }
@@ -373,7 +413,9 @@ pub(crate) mod tests {
     /// A record whose server and tokenizer count `output` tokens, and 10 of the prompt.
     pub(crate) fn counted(record: RequestRecord, output: u32) -> Counted {
         let count = |tokens| TokenCount { server: Some(tokens), client: Some(tokens) };
-        (record, RequestTokens { input: count(10), output: count(output) })
+        let tokens =
+            RequestTokens { input: count(10), output: count(output), asked: output, cached: None };
+        (record, tokens)
     }
 
     fn quantity(summary: &Summary, text: &str) -> Option<f64> {
@@ -485,6 +527,6 @@ pub(crate) mod tests {
         tokens.output.client = Some(102);
         let summary = Summary::new(&[(record, tokens)], None);
         assert!(summary.warnings[0].contains("2.0 % apart"), "{:?}", summary.warnings);
-        assert_eq!(summary.tokens.output, 100, "the server's count is the one used");
+        assert_eq!(summary.tokens.output, Some(100), "the server's count is the one used");
     }
 }

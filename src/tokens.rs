@@ -27,6 +27,10 @@ pub struct RequestTokens {
     pub input: TokenCount,
     /// Of the answer and the reasoning.
     pub output: TokenCount,
+    /// The longest answer asked for.
+    pub asked: u32,
+    /// Prompt tokens that the server answered from a prefix cache, where it says so.
+    pub cached: Option<u32>,
 }
 
 /// Counts the tokens of one request.
@@ -49,5 +53,7 @@ pub fn count(
             client: request.prompt_tokens,
         },
         output: TokenCount { server: usage.and_then(|usage| usage.completion_tokens), client },
+        asked: request.output_tokens,
+        cached: usage.and_then(|usage| usage.cached_tokens),
     })
 }

@@ -122,7 +122,7 @@ impl Validity {
         }
         let held_back = requests.clone().any(|record| record.scheduled < record.released);
         let cpu_s = strain.cpu.map(|cpu| cpu.as_secs_f64());
-        let tokens = summary.tokens.output as f64;
+        let tokens = summary.tokens.output.unwrap_or_default() as f64;
         Self {
             bound: bound(load, held_back, requested, summary, !doubts.is_empty()),
             doubts,

@@ -89,7 +89,7 @@ fn every_protocol_is_read_alike_in_every_dialect() {
             let (report, truth) = measure(kind, dialect);
             let what = format!("{kind}, {name}: {:?}", report.servebench.failures.keys());
             assert_eq!((report.completed, report.failed), (REQUESTS as u64, 0), "{what}");
-            assert_eq!(report.total_output_tokens, (REQUESTS * TOKENS) as u64, "{what}");
+            assert_eq!(report.total_output_tokens, Some((REQUESTS * TOKENS) as u64), "{what}");
             let gaps = report.servebench.latencies["chunk_gap"].count;
             assert_eq!(gaps, (REQUESTS * (TOKENS - 1)) as u64, "{what}");
             for (latency, truth_ms) in [
@@ -129,7 +129,7 @@ fn several_tokens_an_event_make_no_gap_between_tokens_unless_they_are_counted() 
             let dialect = Dialect { tokens_per_chunk, usage, ..Dialect::default() };
             let (report, truth) = measure(kind, dialect);
             let what = format!("{kind}, {usage:?}");
-            assert_eq!(report.total_output_tokens, (REQUESTS * TOKENS) as u64, "{what}");
+            assert_eq!(report.total_output_tokens, Some((REQUESTS * TOKENS) as u64), "{what}");
             // Three events of a request have two gaps.
             assert_eq!(
                 report.servebench.latencies["chunk_gap"].count,
@@ -156,7 +156,7 @@ fn reasoning_and_tool_calls_are_output_and_only_answer_text_is_an_answer() {
     for kind in ["vllm-chat", "openai-responses"] {
         let reasoning = Dialect { reasoning_tokens: 10, ..Dialect::default() };
         let (report, truth) = measure(kind, reasoning);
-        assert_eq!(report.total_output_tokens, (REQUESTS * TOKENS) as u64, "{kind}");
+        assert_eq!(report.total_output_tokens, Some((REQUESTS * TOKENS) as u64), "{kind}");
         let (ttft, ttfa) = (mean(&report, "ttft").unwrap(), mean(&report, "ttfa").unwrap());
         let true_ttft = mean_ms(truth.iter().map(TruthRecord::ttft));
         let true_ttfa =
@@ -203,7 +203,7 @@ fn failed(kind: &str, server: &SimServer) -> Report {
     );
     let report = servebench::measure(&Plan::parse(&plan).unwrap().cases[0]).unwrap();
     assert_eq!((report.completed, report.failed), (0, REQUESTS as u64), "{kind}");
-    assert_eq!(report.total_output_tokens, 0);
+    assert_eq!(report.total_output_tokens, Some(0));
     report
 }
 
@@ -221,7 +221,7 @@ fn a_server_is_measured_by_http_2_as_it_is_without() {
     ));
     let report = servebench::measure(&plan.unwrap().cases[0]).unwrap();
     assert_eq!((report.completed, report.failed), (200, 0), "{:?}", report.servebench.failures);
-    assert_eq!(report.total_output_tokens, 200 * TOKENS as u64);
+    assert_eq!(report.total_output_tokens, Some(200 * TOKENS as u64));
     let truth = &server.truth()[1..];
     let error = mean(&report, "ttft").unwrap() - mean_ms(truth.iter().map(TruthRecord::ttft));
     assert!(error.abs() < 2.0 * BOUND_MS, "TTFT is off by {error} ms");

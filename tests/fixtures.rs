@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -56,4 +57,16 @@ fn the_tokenizer_spells_every_text_and_reads_it_back() {
         let ids = tokenizer.encode(text.as_str(), false).unwrap().get_ids().to_vec();
         assert_eq!(tokenizer.decode(&ids, false).unwrap(), text);
     }
+}
+
+#[test]
+fn the_poem_is_of_whole_sonnets_and_repeats_no_line() {
+    let poem = fs::read_to_string("fixtures/sonnet.txt").unwrap();
+    let lines: Vec<&str> = poem.lines().collect();
+    assert!(lines.len() >= 420 && lines.len().is_multiple_of(14), "{} lines", lines.len());
+    for line in &lines {
+        assert!(line.is_ascii() && line.trim() == *line && !line.is_empty(), "{line:?}");
+    }
+    let distinct: HashSet<&str> = lines.iter().copied().collect();
+    assert_eq!(distinct.len(), lines.len());
 }

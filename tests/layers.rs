@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A word of a library, and who in `src` may say it.
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 8] = [
     ("reqwest", &["probe"]),
     ("httparse", &["http1"]),
+    ("csv", &["workload"]),
     ("nix", &["launch", "socket", "strain"]),
     ("hdrhistogram", &["samples"]),
     ("hyper", &["client", "http2", "sim"]),

@@ -24,8 +24,8 @@ fn table(text: &mut String, report: &Report, marked: &mut Vec<String>) {
     line(text, "Successful requests:", &report.completed);
     line(text, "Failed requests:", &report.failed);
     line(text, "Benchmark duration (s):", &number(Some(report.duration)));
-    line(text, "Total input tokens:", &report.total_input_tokens);
-    line(text, "Total generated tokens:", &report.total_output_tokens);
+    line(text, "Total input tokens:", &whole(report.total_input_tokens));
+    line(text, "Total generated tokens:", &whole(report.total_output_tokens));
     line(text, "Request throughput (req/s):", &number(report.request_throughput));
     line(text, "Input token throughput (tok/s):", &number(report.input_throughput));
     line(text, "Output token throughput (tok/s):", &number(report.output_throughput));
@@ -51,9 +51,9 @@ fn table(text: &mut String, report: &Report, marked: &mut Vec<String>) {
     }
     heading(text, "Token Stats", '-');
     let tokens = &report.servebench.tokens;
-    line(text, "Max input tokens:", &tokens.max_input);
-    line(text, "Max output tokens:", &tokens.max_output);
-    line(text, "Max total tokens:", &tokens.max_total);
+    line(text, "Max input tokens:", &whole(tokens.max_input));
+    line(text, "Max output tokens:", &whole(tokens.max_output));
+    line(text, "Max total tokens:", &whole(tokens.max_total));
     heading(text, "", '=');
 }
 
@@ -139,6 +139,10 @@ fn line(text: &mut String, label: &str, value: &dyn std::fmt::Display) {
 fn push(text: &mut String, line: &str) {
     text.push_str(&line.replace(['\n', '\r'], " "));
     text.push('\n');
+}
+
+fn whole(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "n/a".to_owned(), |value| value.to_string())
 }
 
 fn number(value: Option<f64>) -> String {

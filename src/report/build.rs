@@ -248,6 +248,8 @@ impl TokensReport {
             max_input: tokens.max_input,
             max_output: tokens.max_output,
             max_total: tokens.max_total,
+            output_reached_ratio: tokens.reached_ratio,
+            input_cached: tokens.cached,
             output_by_server: tokens.output_by_server,
             output_by_client: tokens.output_by_client,
             per_chunk: tokens.per_chunk,

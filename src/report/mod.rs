@@ -46,10 +46,10 @@ pub struct Report {
     pub completed: u64,
     /// Requests that failed.
     pub failed: u64,
-    /// Prompt tokens of completed requests.
-    pub total_input_tokens: u64,
-    /// Generated tokens of completed requests.
-    pub total_output_tokens: u64,
+    /// Prompt tokens of completed requests; `null` unless those of each are known.
+    pub total_input_tokens: Option<u64>,
+    /// Generated tokens of completed requests; `null` unless those of each are known.
+    pub total_output_tokens: Option<u64>,
     /// Completed requests a second.
     pub request_throughput: Option<f64>,
     /// Requests a second that met every per-request objective.
@@ -254,11 +254,15 @@ pub struct Figure {
 #[derive(Clone, Debug, Serialize)]
 pub struct TokensReport {
     /// Longest prompt.
-    pub max_input: u32,
+    pub max_input: Option<u32>,
     /// Longest answer.
-    pub max_output: u32,
+    pub max_output: Option<u32>,
     /// Longest prompt and answer together.
-    pub max_total: u32,
+    pub max_total: Option<u32>,
+    /// Share of the answers that are as long as asked for.
+    pub output_reached_ratio: Option<f64>,
+    /// Prompt tokens that the server answered from a prefix cache; `null` where it does not say.
+    pub input_cached: Option<u64>,
     /// Generated tokens by the server's `usage`; `null` unless every request has it.
     pub output_by_server: Option<u64>,
     /// Generated tokens by the tokenizer.

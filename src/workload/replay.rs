@@ -4,15 +4,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::Context as _;
 use rayon::prelude::*;
 
-use super::trace::{Row, Trace};
+use super::trace::{BLOCK_TOKENS, Row, Trace};
 use super::writer::Writer;
 use super::{PromptForm, PromptRequest, Sampling, Source, Workload};
-
-/// Tokens of a block: requests whose block IDs begin alike share so many tokens for each.
-const BLOCK_TOKENS: usize = 512;
 
 /// What of a trace is sent, and how fast.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,18 +44,12 @@ pub(super) fn sample(
     form: PromptForm,
     sampling: &Sampling<'_>,
 ) -> anyhow::Result<Workload> {
-    let name = source.to_string();
-    let mut rows = Trace::read(&source.locate()?, &name)?.rows;
-    let read = rows.len();
-    rows.retain(|row| replay.from <= row.at && replay.to.is_none_or(|to| row.at < to));
+    let whole = Trace::read(&source.locate()?)?;
+    let failed = whole.failed;
+    let windowed = whole.windowed(replay.from, replay.to);
+    let trace = windowed.and_then(|trace| trace.sped_up(replay.speed));
+    let mut rows = trace.with_context(|| format!("trace `{source}`"))?.rows;
     rows.truncate(sampling.requests.unwrap_or(usize::MAX));
-    if rows.is_empty() {
-        bail!(
-            "trace `{name}`: none of its {read} requests is within the window from {:?}{}",
-            replay.from,
-            replay.to.map(|to| format!(" to {to:?}")).unwrap_or_default()
-        );
-    }
     let writer = Writer::new(form, sampling)?;
     let blocks = Blocks::of(&rows, &writer, sampling);
     let write = |(index, row): (usize, &Row)| {
@@ -86,11 +77,16 @@ pub(super) fn sample(
     let written: Vec<(PromptRequest, bool)> = written.collect::<anyhow::Result<_>>()?;
     let longer = written.iter().filter(|(_, longer)| *longer).count();
     let requests = written.into_iter().map(|(request, _)| request).collect();
-    let arrivals: Vec<Duration> =
-        rows.iter().map(|row| (row.at - replay.from).div_f64(replay.speed)).collect();
+    let arrivals: Vec<Duration> = rows.iter().map(|row| row.at).collect();
     let shared: Vec<_> = rows.iter().map(|row| &row.blocks).collect();
     let mut workload = Workload::made_up(requests, &("trace", &arrivals, shared, form));
     workload.arrivals = Some(arrivals);
+    if 0 < failed {
+        workload.notes.push(format!(
+            "{failed} requests of the trace are left out: the service that was recorded did not answer \
+             them"
+        ));
+    }
     if 0 < longer {
         workload.notes.push(format!(
             "{longer} prompts of the trace are shorter than a prompt can be: they have {} tokens, those \
@@ -110,7 +106,8 @@ impl Blocks {
             rows.iter().flat_map(|row| row.blocks.iter().flatten().copied()).collect();
         ids.sort_unstable();
         ids.dedup();
-        let write = |id: u64| (id, writer.opening(BLOCK_TOKENS, &mut sampling.rng("block", id)));
+        let write =
+            |id: u64| (id, writer.opening(BLOCK_TOKENS as usize, &mut sampling.rng("block", id)));
         Self(ids.into_par_iter().map(write).collect())
     }
 
@@ -122,5 +119,87 @@ impl Blocks {
                 words.extend(block.iter().take(left));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::prompt::Prompt;
+    use crate::tokenizer::Tokenizer;
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::load(Path::new("fixtures/tokenizer.json")).unwrap()
+    }
+
+    fn sample_file(file: &str, replay: &Replay, salt: Option<&str>) -> Workload {
+        let tokenizer = tokenizer();
+        let tokenizer = Some(&tokenizer);
+        let sampling = Sampling { tokenizer, chat: false, requests: None, seed: 0, salt };
+        let source = Source::new(format!("fixtures/traces/{file}"));
+        sample(&source, replay, PromptForm::Text, &sampling).unwrap()
+    }
+
+    fn encoded(workload: &Workload) -> Vec<Vec<u32>> {
+        let tokenizer = tokenizer();
+        let tokens = |request: &PromptRequest| match &request.prompt {
+            Prompt::Text(text) => tokenizer.encode(text).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        workload.requests.iter().map(tokens).collect()
+    }
+
+    #[test]
+    fn prompts_are_as_long_as_they_were_and_come_when_they_came() {
+        let workload = sample_file("azure.csv", &Replay::default(), None);
+        let arrivals = workload.arrivals.clone().unwrap();
+        assert_eq!((workload.requests.len(), arrivals.len()), (60, 60));
+        assert_eq!(arrivals[0], Duration::ZERO);
+        let trace = Trace::read(Path::new("fixtures/traces/azure.csv")).unwrap();
+        let tokens = encoded(&workload);
+        for (index, row) in trace.rows.iter().enumerate() {
+            assert_eq!(tokens[index].len(), row.input_tokens as usize);
+            assert_eq!(workload.requests[index].output_tokens, row.output_tokens);
+            assert_eq!(arrivals[index], row.at);
+        }
+        let fast = sample_file("azure.csv", &Replay { speed: 10.0, ..Replay::default() }, None);
+        let off = fast.arrivals.unwrap()[59].abs_diff(arrivals[59].div_f64(10.0));
+        assert!(off <= Duration::from_nanos(1), "{off:?}");
+    }
+
+    #[test]
+    fn equal_blocks_are_equal_to_the_token_and_nothing_else_is() {
+        let workload = sample_file("mooncake.jsonl", &Replay::default(), Some("any"));
+        let trace = Trace::read(Path::new("fixtures/traces/mooncake.jsonl")).unwrap();
+        let encoded = encoded(&workload);
+        let blocks: Vec<&[u64]> =
+            trace.rows.iter().map(|row| row.blocks.as_deref().unwrap()).collect();
+        let mut compared = 0;
+        for (one, two) in (0..encoded.len()).flat_map(|one| (0..one).map(move |two| (one, two))) {
+            let shared_blocks =
+                blocks[one].iter().zip(blocks[two]).take_while(|(a, b)| a == b).count();
+            let shared = encoded[one].iter().zip(&encoded[two]).take_while(|(a, b)| a == b).count();
+            let shortest = encoded[one].len().min(encoded[two].len());
+            let expected = (shared_blocks * BLOCK_TOKENS as usize).min(shortest);
+            // The words behind what they share may be the same by chance.
+            assert!(
+                (expected..=expected + 2).contains(&shared),
+                "{one} {two}: {shared} {expected}"
+            );
+            compared += usize::from(0 < shared_blocks);
+        }
+        assert!(100 < compared, "{compared}");
+    }
+
+    #[test]
+    fn a_window_and_a_bound_on_lengths_cut_the_trace() {
+        let whole = sample_file("azure.csv", &Replay::default(), None).arrivals.unwrap();
+        let (from, to) = (whole[10], Some(whole[20]));
+        let replay = Replay { from, to, max_input_tokens: Some(100), ..Replay::default() };
+        let cut = sample_file("azure.csv", &replay, None);
+        assert_eq!(cut.arrivals.unwrap().len(), 10);
+        assert!(cut.requests.iter().all(|request| request.prompt_tokens.unwrap() <= 100));
     }
 }
