@@ -17,11 +17,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use url::{Host, Url};
+use url::Url;
 
 use crate::clock::Moment;
 use crate::http1::ResponseReader;
 use crate::lock::lock;
+use crate::loopback::is_loopback;
 use crate::record::Failure;
 use crate::socket::Socket;
 use crate::tls::TlsOptions;
@@ -122,16 +123,6 @@ fn proxy(url: &Url) -> anyhow::Result<Option<Proxy>> {
     let host = uri.host().context("the proxy has no host")?.to_owned();
     let authorization = found.basic_auth().and_then(|value| Some(value.to_str().ok()?.to_owned()));
     Ok(Some(Proxy { host, port: uri.port_u16().unwrap_or(80), authorization }))
-}
-
-/// Whether the URL is of this very machine.
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 /// Why no connection could be opened.

@@ -68,6 +68,7 @@
 mod clock;
 mod duration;
 mod lock;
+mod loopback;
 mod secret;
 mod stop;
 
@@ -81,7 +82,12 @@ pub mod prompt;
 pub mod schedule;
 pub mod slo;
 pub mod tls;
+
 mod vocabulary;
+
+mod hub;
+
+mod files;
 
 pub mod tokenizer;
 pub mod workload;

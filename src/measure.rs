@@ -11,6 +11,7 @@ use jiff::ZonedDateTime;
 use crate::client::{Client, ReadyRequest};
 use crate::descriptors;
 use crate::drive;
+use crate::files::Files;
 use crate::flags::SelfCheckMode;
 use crate::launch;
 use crate::live::Live;
@@ -40,7 +41,7 @@ use crate::workload::{Sampling, Workload};
 /// refuses the request that is sent before the clock starts. Requests that fail later are data: see
 /// [`Report::failed`].
 pub fn measure(case: &Case) -> anyhow::Result<Report> {
-    let prepared = prepare(case, None)?;
+    let prepared = prepare(case, None, &Files::new(|_| {}))?;
     check(case, &prepared)?;
     let logs = std::env::temp_dir().join("servebench-logs");
     let _launched = launch::launch(&case.backend, &logs, &Stop::new())?;
@@ -81,14 +82,15 @@ impl Default for Options {
 
 /// Reads the case's tokenizer and draws its requests, or takes both from `alike`, a case that was prepared
 /// for the same work.
-pub fn prepare(case: &Case, alike: Option<&Prepared>) -> anyhow::Result<Prepared> {
+pub fn prepare(case: &Case, alike: Option<&Prepared>, files: &Files) -> anyhow::Result<Prepared> {
     let (tokenizer, notes) = match alike {
         Some(alike) => (alike.tokenizer.clone(), alike.notes.clone()),
-        None => tokenizer(case)?,
+        None => tokenizer(case, files)?,
     };
     let named = &case.workload;
     let salt = named.salt.of(&case.name, *RUN);
     let sampling = Sampling {
+        files,
         tokenizer: tokenizer.as_ref(),
         chat: case.backend.protocol.is_chat(),
         requests: case.prompts(),
@@ -114,6 +116,7 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>) -> anyhow::Result<Prepared
         let workload = drawn.salted(&salted)?;
         (drawn, Arc::new(workload))
     };
+    let notes = [notes, files.take_notes()].concat();
     Ok(Prepared { tokenizer, drawn, workload, salt, notes })
 }
 
@@ -121,15 +124,15 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>) -> anyhow::Result<Prepared
 static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
 
 /// The tokenizer that the case asks for, and what to say where the model's own cannot be had.
-fn tokenizer(case: &Case) -> anyhow::Result<(Option<Tokenizer>, Vec<String>)> {
+fn tokenizer(case: &Case, files: &Files) -> anyhow::Result<(Option<Tokenizer>, Vec<String>)> {
     match &case.tokenizer {
         TokenizerChoice::None => Ok((None, Vec::new())),
-        TokenizerChoice::Named(place) => Ok((Some(Tokenizer::load(place)?), Vec::new())),
+        TokenizerChoice::Named(place) => Ok((Some(Tokenizer::find(place, files)?), Vec::new())),
         // It has no tokenizer of its own.
         TokenizerChoice::OfModel if matches!(case.backend.server, Server::Sim(_)) => {
             Ok((None, Vec::new()))
         }
-        TokenizerChoice::OfModel => match Tokenizer::load(Path::new(&case.model.id)) {
+        TokenizerChoice::OfModel => match Tokenizer::find(Path::new(&case.model.id), files) {
             Ok(tokenizer) => Ok((Some(tokenizer), Vec::new())),
             Err(error) => {
                 let note = format!(

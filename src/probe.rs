@@ -1,5 +1,5 @@
-//! What is asked of a server beside the load: whether it is there, and what it serves. The only user of
-//! `reqwest`; nothing here is on the clock.
+//! What is asked of a server beside the load: whether it is there, and what it serves. Nothing here is on
+//! the clock.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use http::HeaderMap;
 use url::Url;
 
-use crate::connection;
 use crate::headers;
+use crate::loopback::is_loopback;
 use crate::plan::Backend;
 use crate::secret::{Secret, redact_all};
 
@@ -28,7 +28,7 @@ impl Probe {
             .connect_timeout(backend.connect_timeout)
             .tls_backend_preconfigured(backend.tls.client_config()?)
             .redirect(reqwest::redirect::Policy::none());
-        if connection::is_loopback(url) {
+        if is_loopback(url) {
             builder = builder.no_proxy();
         }
         let http = builder.build().context("set up the HTTP client")?;

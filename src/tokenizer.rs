@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
 
+use crate::files::{Files, is_hub_id};
 use crate::prompt::{Message, Prompt};
 use crate::vocabulary::Vocabulary;
 
@@ -21,7 +22,12 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads a `tokenizer.json`, or the one in a model's folder.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let file = tokenizer_file(path)?;
+        Self::find(path, &Files::only_here())
+    }
+
+    /// Reads a `tokenizer.json`, the one in a model's folder, or that of a model on the Hub.
+    pub(crate) fn find(place: &Path, files: &Files) -> anyhow::Result<Self> {
+        let file = tokenizer_file(place, files)?;
         let mut tokenizer = tokenizers::Tokenizer::from_file(&file)
             .map_err(|error| anyhow::anyhow!("{error}"))
             .with_context(|| format!("read the tokenizer `{}`", file.display()))?;
@@ -82,7 +88,7 @@ impl Tokenizer {
     }
 }
 
-fn tokenizer_file(path: &Path) -> anyhow::Result<PathBuf> {
+fn tokenizer_file(path: &Path, files: &Files) -> anyhow::Result<PathBuf> {
     if path.is_dir() {
         let file = path.join("tokenizer.json");
         if !file.is_file() {
@@ -90,11 +96,19 @@ fn tokenizer_file(path: &Path) -> anyhow::Result<PathBuf> {
         }
         return Ok(file);
     }
-    if !path.is_file() {
-        bail!(
-            "no tokenizer at `{}`: give a tokenizer.json or a model's folder on this machine",
-            path.display()
-        );
+    if path.is_file() {
+        return Ok(path.to_owned());
     }
-    Ok(path.to_owned())
+    let place = path.to_string_lossy();
+    if place.starts_with("hf://") {
+        return files.find(&place);
+    }
+    if is_hub_id(path) {
+        return files.of_model(&place, "tokenizer.json").with_context(|| {
+            format!("there is no tokenizer at `{place}` on this machine, and none on the Hub")
+        });
+    }
+    bail!(
+        "no tokenizer at `{place}`: give a tokenizer.json, a model's folder, or a model on the Hub"
+    )
 }

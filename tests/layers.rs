@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// A word of a library, and who in `src` may say it.
 const HOMES: [(&str, &[&str]); 8] = [
-    ("reqwest", &["probe"]),
+    ("reqwest", &["hub", "probe"]),
     ("httparse", &["http1"]),
     ("csv", &["workload"]),
     ("nix", &["launch", "socket", "strain"]),

@@ -16,6 +16,7 @@ use jiff::ZonedDateTime;
 use libtest_mimic::{Arguments, ColorSetting, Failed, FormatSetting, Measurement, Trial};
 
 use crate::cli::{Cli, Color, Format, Mode};
+use crate::files::Files;
 use crate::flags::{NoTests, SelfCheckMode};
 use crate::launch;
 use crate::live::Live;
@@ -122,13 +123,14 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     }
     let mode = cli.mode();
     let interrupt = Interrupt::listen();
-    let absent = absent(mode, &selected)?;
-    let runs = |case: &Case| {
+    let mut absent = absent(mode, &selected)?;
+    let runs = |case: &Case, absent: &BTreeMap<String, String>| {
         let ignored = absent.contains_key(&case.name);
         if cli.ignored { ignored } else { !ignored || cli.include_ignored }
     };
-    let mut jobs = prepare(mode, selected.iter().copied().filter(|case| runs(case)))?;
-    for case in selected.iter().filter(|case| !runs(case)) {
+    let running: Vec<&Case> = selected.iter().copied().filter(|case| runs(case, &absent)).collect();
+    let mut jobs = prepare(mode, &running, &mut absent)?;
+    for case in selected.iter().filter(|case| !jobs.contains_key(&case.name)) {
         if let Some(reason) = absent.get(&case.name) {
             say(&format!("ignored {}: {reason}", case.name));
         }
@@ -220,14 +222,18 @@ struct Job {
 }
 
 /// Reads tokenizers and datasets of all cases before the first request, so that a damaged file costs
-/// no half run. Cases that send the same share it.
-fn prepare<'a>(
+/// no half run. Cases that send the same share it. One whose file is not on this machine is not run in
+/// miniature: it is absent.
+fn prepare(
     mode: Mode,
-    cases: impl Iterator<Item = &'a Case>,
+    cases: &[&Case],
+    absent: &mut BTreeMap<String, String>,
 ) -> anyhow::Result<BTreeMap<String, Job>> {
     let mut jobs: BTreeMap<String, Job> = BTreeMap::new();
+    // In miniature nothing leaves the machine.
+    let files = if mode == Mode::Test { Files::only_here() } else { Files::new(say) };
     for case in cases {
-        let case = if mode == Mode::Test { miniature::of(case) } else { case.clone() };
+        let case = if mode == Mode::Test { miniature::of(case) } else { Case::clone(case) };
         let prompts = case.prompts();
         let alike = jobs.values().find(|job| {
             let workload = (&job.case.workload.dataset, &job.case.workload.system);
@@ -238,8 +244,13 @@ fn prepare<'a>(
                 && chat(&job.case) == chat(&case)
         });
         let preparing = || format!("prepare {}", case.name);
-        let prepared =
-            measure::prepare(&case, alike.map(|job| &job.prepared)).with_context(preparing)?;
+        let prepared = match measure::prepare(&case, alike.map(|job| &job.prepared), &files) {
+            Err(error) if mode == Mode::Test && Files::is_missing(&error) => {
+                absent.insert(case.name, format!("{error:#}"));
+                continue;
+            }
+            prepared => prepared.with_context(preparing)?,
+        };
         let prepared = if mode == Mode::Test { miniature::shorten(prepared) } else { prepared };
         measure::check(&case, &prepared).with_context(preparing)?;
         jobs.insert(case.name.clone(), Job { case, prompts, prepared });

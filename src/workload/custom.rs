@@ -54,7 +54,7 @@ pub(super) fn sample(
     sampling: &Sampling<'_>,
 ) -> anyhow::Result<Workload> {
     let name = source.to_string();
-    let path = source.locate()?;
+    let path = source.locate(sampling)?;
     let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     let entries = if is_csv {
         csv_entries(&path, &name, columns, sampling)?
@@ -178,11 +178,8 @@ fn csv_entries(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Files;
     use crate::prompt::Role;
-
-    fn sampling(requests: usize) -> Sampling<'static> {
-        Sampling { tokenizer: None, chat: true, requests: Some(requests), seed: 0, salt: None }
-    }
 
     fn none() -> Columns {
         Columns { prompt: None, output_tokens: None }
@@ -192,7 +189,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        sample(&Source::new(path.to_str().unwrap()), columns, None, &sampling(10))
+        let sampling = Sampling {
+            files: &Files::only_here(),
+            tokenizer: None,
+            chat: true,
+            requests: Some(10),
+            seed: 0,
+            salt: None,
+        };
+        sample(&Source::new(path.to_str().unwrap()), columns, None, &sampling)
     }
 
     fn sorted(workload: Workload) -> Vec<(String, u32)> {

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use sha2::{Digest as _, Sha256};
 
+use crate::files::Files;
 use crate::prompt::Prompt;
 use crate::tokenizer::Tokenizer;
 
@@ -141,8 +142,8 @@ impl Source {
     }
 
     /// The file, downloaded if need be.
-    fn locate(&self) -> anyhow::Result<PathBuf> {
-        Ok(PathBuf::from(&self.0))
+    fn locate(&self, sampling: &Sampling<'_>) -> anyhow::Result<PathBuf> {
+        sampling.files.find(&self.0)
     }
 }
 
@@ -254,6 +255,8 @@ impl<'de> Deserialize<'de> for Salt {
 /// How a dataset is drawn from.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling<'a> {
+    /// Finds the dataset's file.
+    pub(crate) files: &'a Files,
     /// Counts prompts and answers.
     pub tokenizer: Option<&'a Tokenizer>,
     /// Whether prompts are sent as conversations.

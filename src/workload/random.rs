@@ -110,8 +110,10 @@ fn write<'a>(
 mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
+    use std::sync::LazyLock;
 
     use super::*;
+    use crate::files::Files;
     use crate::prompt::Prompt;
     use crate::tokenizer::Tokenizer;
     use crate::workload::Dataset;
@@ -121,7 +123,9 @@ mod tests {
     }
 
     fn sampling<'a>(tokenizer: &'a Tokenizer, salt: Option<&'a str>) -> Sampling<'a> {
-        Sampling { tokenizer: Some(tokenizer), chat: false, requests: Some(50), seed: 0, salt }
+        static FILES: LazyLock<Files> = LazyLock::new(Files::only_here);
+        let tokenizer = Some(tokenizer);
+        Sampling { files: &FILES, tokenizer, chat: false, requests: Some(50), seed: 0, salt }
     }
 
     fn of_1024(form: PromptForm) -> Dataset {

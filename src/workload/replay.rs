@@ -44,7 +44,7 @@ pub(super) fn sample(
     form: PromptForm,
     sampling: &Sampling<'_>,
 ) -> anyhow::Result<Workload> {
-    let whole = Trace::read(&source.locate()?)?;
+    let whole = Trace::read(&source.locate(sampling)?)?;
     let failed = whole.failed;
     let windowed = whole.windowed(replay.from, replay.to);
     let trace = windowed.and_then(|trace| trace.sped_up(replay.speed));
@@ -127,6 +127,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::files::Files;
     use crate::prompt::Prompt;
     use crate::tokenizer::Tokenizer;
 
@@ -137,7 +138,8 @@ mod tests {
     fn sample_file(file: &str, replay: &Replay, salt: Option<&str>) -> Workload {
         let tokenizer = tokenizer();
         let tokenizer = Some(&tokenizer);
-        let sampling = Sampling { tokenizer, chat: false, requests: None, seed: 0, salt };
+        let files = &Files::only_here();
+        let sampling = Sampling { files, tokenizer, chat: false, requests: None, seed: 0, salt };
         let source = Source::new(format!("fixtures/traces/{file}"));
         sample(&source, replay, PromptForm::Text, &sampling).unwrap()
     }

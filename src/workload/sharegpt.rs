@@ -31,7 +31,7 @@ pub(super) fn sample(
         );
     }
     let name = source.to_string();
-    let mut items = JsonItems::open(&source.locate()?, &name, EXPECTED)?;
+    let mut items = JsonItems::open(&source.locate(sampling)?, &name, EXPECTED)?;
     let mut read = 0;
     // The file may be larger than the memory: only the places of conversations are kept.
     let mut places = items.places(|conversation: &Conversation| {
@@ -147,6 +147,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::files::Files;
     use crate::tokenizer::Tokenizer;
 
     fn tokenizer() -> Tokenizer {
@@ -167,8 +168,14 @@ mod tests {
     ) -> anyhow::Result<Workload> {
         let tokenizer = tokenizer();
         let requests = Some(requests);
-        let sampling =
-            Sampling { tokenizer: Some(&tokenizer), chat: false, requests, seed, salt: None };
+        let sampling = Sampling {
+            files: &Files::only_here(),
+            tokenizer: Some(&tokenizer),
+            chat: false,
+            requests,
+            seed,
+            salt: None,
+        };
         let source = Source::new(path.to_str().unwrap());
         sample(&source, output_tokens.map(Length::Fixed), &sampling)
     }

@@ -31,7 +31,7 @@ pub(super) fn sample(
     let poem = match source {
         None => POEM,
         Some(source) => {
-            let path = source.locate()?;
+            let path = source.locate(sampling)?;
             read = fs::read_to_string(path).with_context(|| format!("read the poem `{source}`"))?;
             &read
         }
@@ -92,12 +92,14 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::files::Files;
     use crate::tokenizer::Tokenizer;
 
     #[test]
     fn prompts_are_about_as_long_as_asked_and_begin_alike() {
         let tokenizer = Tokenizer::load(Path::new("fixtures/tokenizer.json")).unwrap();
         let sampling = Sampling {
+            files: &Files::only_here(),
             tokenizer: Some(&tokenizer),
             chat: false,
             requests: Some(20),
