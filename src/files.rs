@@ -51,7 +51,6 @@ impl Files {
         error.chain().any(|cause| cause.is::<NoSuchFile>())
     }
 
-    #[expect(dead_code, reason = "chat templates come next")]
     /// A file that a model on the Hub may have.
     pub fn of_model_if_any(&self, model: &str, file: &str) -> anyhow::Result<Option<PathBuf>> {
         match self.of_model(model, file) {

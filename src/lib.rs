@@ -87,6 +87,7 @@ mod vocabulary;
 
 mod hub;
 
+mod chat_template;
 mod files;
 
 pub mod tokenizer;

@@ -113,7 +113,7 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>, files: &Files) -> anyhow::
             Some(alike) => Arc::clone(&alike.drawn),
             None => Arc::new(sample(&sampling)?),
         };
-        let workload = drawn.salted(&salted)?;
+        let workload = drawn.as_sent(&salted)?;
         (drawn, Arc::new(workload))
     };
     let notes = [notes, files.take_notes()].concat();

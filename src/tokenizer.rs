@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
 
+use crate::chat_template::ChatTemplate;
 use crate::files::{Files, is_hub_id};
 use crate::prompt::{Message, Prompt};
 use crate::vocabulary::Vocabulary;
@@ -16,6 +17,7 @@ const MOST_WORDS: usize = 8192;
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
+    template: Option<Arc<ChatTemplate>>,
     vocabulary: Arc<OnceLock<Option<Vocabulary>>>,
 }
 
@@ -34,7 +36,11 @@ impl Tokenizer {
         // A count must be of the whole text, whatever the file says about batches.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| anyhow::anyhow!("{error}"))?;
-        Ok(Self { inner: Arc::new(tokenizer), vocabulary: Arc::default() })
+        let template = match file.parent() {
+            Some(folder) => ChatTemplate::load(folder)?.map(Arc::new),
+            None => None,
+        };
+        Ok(Self { inner: Arc::new(tokenizer), template, vocabulary: Arc::default() })
     }
 
     /// Tokens of a prompt, with the special tokens that the model puts around it.
@@ -66,7 +72,17 @@ impl Tokenizer {
     }
 
     fn count_messages(&self, messages: &[Message]) -> anyhow::Result<u32> {
-        self.count_prompt(&Prompt::Messages(messages.to_vec()).text())
+        match self.render(messages)? {
+            // The template has the special tokens.
+            Some(text) => self.count_text(&text, false),
+            None => self.count_prompt(&Prompt::Messages(messages.to_vec()).text()),
+        }
+    }
+
+    /// The text that the model sees of a conversation, up to where it begins to answer; `None` where the
+    /// tokenizer came without a chat template.
+    pub fn render(&self, messages: &[Message]) -> anyhow::Result<Option<String>> {
+        self.template.as_ref().map(|template| template.render(messages, true)).transpose()
     }
 
     /// The tokens of a prompt.
@@ -104,9 +120,14 @@ fn tokenizer_file(path: &Path, files: &Files) -> anyhow::Result<PathBuf> {
         return files.find(&place);
     }
     if is_hub_id(path) {
-        return files.of_model(&place, "tokenizer.json").with_context(|| {
+        let file = files.of_model(&place, "tokenizer.json").with_context(|| {
             format!("there is no tokenizer at `{place}` on this machine, and none on the Hub")
-        });
+        })?;
+        // They come into the same folder.
+        for beside in ["tokenizer_config.json", "chat_template.jinja"] {
+            files.of_model_if_any(&place, beside)?;
+        }
+        return Ok(file);
     }
     bail!(
         "no tokenizer at `{place}`: give a tokenizer.json, a model's folder, or a model on the Hub"

@@ -180,6 +180,7 @@ mod tests {
     use super::*;
     use crate::files::Files;
     use crate::prompt::Role;
+    use crate::tokenizer::Tokenizer;
 
     fn none() -> Columns {
         Columns { prompt: None, output_tokens: None }
@@ -234,6 +235,34 @@ mod tests {
             workload.requests[0].prompt,
             Prompt::Messages(vec![message(Role::System, "s"), message(Role::User, "u")])
         );
+    }
+
+    #[test]
+    fn a_conversation_is_sent_as_text_by_the_models_chat_template() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::copy("fixtures/tokenizer.json", at("tokenizer.json")).unwrap();
+        let data = r#"{"messages": [{"role": "user", "content": "hello there"}]}"#;
+        std::fs::write(at("d.jsonl"), data).unwrap();
+        let source = Source::new(at("d.jsonl").to_str().unwrap());
+        let as_text = || {
+            let tokenizer = Tokenizer::load(folder.path()).unwrap();
+            let sampling = Sampling {
+                files: &Files::only_here(),
+                tokenizer: Some(&tokenizer),
+                chat: false,
+                requests: Some(1),
+                seed: 0,
+                salt: Some("s1"),
+            };
+            sample(&source, &none(), None, &sampling)?.as_sent(&sampling)
+        };
+        let error = as_text().unwrap_err().to_string();
+        assert!(error.contains("takes the model's chat template"), "{error}");
+        let template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<a>";
+        std::fs::write(at("chat_template.jinja"), template).unwrap();
+        let sent = as_text().unwrap();
+        assert_eq!(sent.requests[0].prompt, Prompt::Text("<user>[s1] hello there<a>".to_owned()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use sha2::{Digest as _, Sha256};
 
 use crate::files::Files;
-use crate::prompt::Prompt;
+use crate::prompt::{Message, Prompt};
 use crate::tokenizer::Tokenizer;
 
 mod custom;
@@ -294,6 +294,18 @@ impl Sampling<'_> {
         rng
     }
 
+    /// A conversation as text.
+    fn render(&self, messages: &[Message]) -> anyhow::Result<String> {
+        let rendered = self.tokenizer.map(|tokenizer| tokenizer.render(messages)).transpose()?;
+        rendered.flatten().ok_or_else(|| {
+            anyhow::anyhow!(
+                "the dataset holds conversations, and to send them as text takes the model's chat \
+                 template: set `tokenizer` to a folder or a Hub ID that has one, or measure a backend of \
+                 chat"
+            )
+        })
+    }
+
     /// Tokens of a prompt as the server is to see it.
     fn count(&self, prompt: &Prompt) -> anyhow::Result<Option<u32>> {
         self.tokenizer.map(|tokenizer| tokenizer.count(prompt, self.chat)).transpose()
@@ -392,29 +404,31 @@ impl Workload {
         hasher.update(&self.hash);
         hasher.update(system);
         self.hash = hash(hasher);
-        self.change(sampling, |prompt| prompt.put_before(system, sampling.chat))?;
+        self.requests.par_iter_mut().try_for_each(|request| {
+            request.prompt.put_before(system, sampling.chat);
+            request.prompt_tokens = sampling.count(&request.prompt)?;
+            anyhow::Ok(())
+        })?;
         Ok(self)
     }
 
-    /// The same requests, each beginning with the salt of `sampling`, if it has one.
-    pub fn salted(&self, sampling: &Sampling<'_>) -> anyhow::Result<Self> {
-        let mut salted = self.clone();
-        if let Some(salt) = sampling.salt {
-            salted.change(sampling, |prompt| prompt.begin_with(salt))?;
-        }
-        Ok(salted)
-    }
-
-    fn change(
-        &mut self,
-        sampling: &Sampling<'_>,
-        change: impl Fn(&mut Prompt) + Sync,
-    ) -> anyhow::Result<()> {
-        self.requests.par_iter_mut().try_for_each(|request| {
-            change(&mut request.prompt);
+    /// The same requests as they are sent: each begins with the salt of `sampling`, if it has one, and
+    /// where prompts are sent as text, a conversation is put as the model's chat template has it.
+    pub fn as_sent(&self, sampling: &Sampling<'_>) -> anyhow::Result<Self> {
+        let mut sent = self.clone();
+        sent.requests.par_iter_mut().try_for_each(|request| {
+            if let Some(salt) = sampling.salt {
+                request.prompt.begin_with(salt);
+            }
+            if let (Prompt::Messages(messages), false) = (&request.prompt, sampling.chat) {
+                request.prompt = Prompt::Text(sampling.render(messages)?);
+            } else if sampling.salt.is_none() {
+                return Ok(());
+            }
             request.prompt_tokens = sampling.count(&request.prompt)?;
-            Ok(())
-        })
+            anyhow::Ok(())
+        })?;
+        Ok(sent)
     }
 }
 

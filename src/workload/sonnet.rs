@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 
 use super::python_random::PythonRandom;
 use super::{Length, PromptRequest, Sampling, Source, Workload};
-use crate::prompt::Prompt;
+use crate::prompt::{Message, Prompt, Role};
 
 /// What every prompt begins with, in the words of those scripts.
 const TASK: &str = "Pick as many lines as you can from these poem lines:\n";
@@ -40,12 +40,19 @@ pub(super) fn sample(
         poem.split_inclusive('\n').filter(|line| !line.trim().is_empty()).collect();
     let tokenizer = sampling
         .tokenizer("the dataset sonnet takes as many lines as make a prompt of its length")?;
-    let count = |text: &str| tokenizer.count(&Prompt::Text(text.to_owned()), sampling.chat);
+    // As those scripts do: where the model has a chat template, the prompt is sent as it has it, and its
+    // length is that.
+    let as_sent = |text: String| -> anyhow::Result<Prompt> {
+        let user = Message { role: Role::User, content: text.clone() };
+        let rendered = if sampling.chat { None } else { tokenizer.render(&[user])? };
+        Ok(Prompt::Text(rendered.unwrap_or(text)))
+    };
+    let count = |prompt: &Prompt| tokenizer.count(prompt, sampling.chat);
     let mut sum = 0.0;
     for line in &lines {
         sum += f64::from(tokenizer.count_prompt(line)?);
     }
-    let task = count(TASK)?;
+    let task = count(&as_sent(TASK.to_owned())?)?;
     let mean = sum / lines.len() as f64;
     let lines_of = |tokens: u32| ((f64::from(tokens) - f64::from(task)) / mean).round().max(0.0);
     let (wanted, common) = (lines_of(lengths.input) as usize, lines_of(lengths.prefix) as usize);
@@ -65,7 +72,8 @@ pub(super) fn sample(
     while !sampling.is_enough(requests.len()) {
         let drawn = random.choices(&lines, wanted - common);
         let text = TASK.to_owned() + &lines[..common].concat() + &drawn.concat();
-        let prompt_tokens = count(&text)?;
+        let prompt = as_sent(text)?;
+        let prompt_tokens = count(&prompt)?;
         // As those scripts do: a prompt that comes out too long is drawn again.
         if lengths.input < prompt_tokens {
             tries += 1;
@@ -76,7 +84,7 @@ pub(super) fn sample(
         }
         tries = 0;
         requests.push(PromptRequest {
-            prompt: Prompt::Text(text),
+            prompt,
             prompt_tokens: Some(prompt_tokens),
             output_tokens: lengths.output.draw(&mut rng),
         });
