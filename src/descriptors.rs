@@ -39,7 +39,10 @@ fn check(what: &str, need: u64, have: u64, setting: &str) -> anyhow::Result<()> 
 fn most_in_flight(load: &Load, requests: usize) -> Option<u64> {
     let most = match load {
         Load::Infinite => requests,
-        Load::Open { cap: None, .. } | Load::Staged(_) | Load::Trace { cap: None } => return None,
+        Load::Open { cap: None, .. }
+        | Load::Staged(_)
+        | Load::Trace { cap: None }
+        | Load::Search(_) => return None,
         Load::Open { cap: Some(most), .. }
         | Load::Trace { cap: Some(most) }
         | Load::Closed(most) => most.get().min(requests),

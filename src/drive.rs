@@ -136,9 +136,11 @@ fn open_rate(load: &Load) -> Option<usize> {
             let rates = stages.stages.iter().map(|stage| stage.from_per_s.max(stage.to_per_s));
             rates.fold(0.0, f64::max)
         }
-        Load::Open { cap: Some(_), .. } | Load::Trace { .. } | Load::Infinite | Load::Closed(_) => {
-            return None;
-        }
+        Load::Open { cap: Some(_), .. }
+        | Load::Trace { .. }
+        | Load::Search(_)
+        | Load::Infinite
+        | Load::Closed(_) => return None,
     };
     Some(per_s.ceil() as usize)
 }

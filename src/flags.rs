@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 
 use crate::course::RampShape;
 use crate::duration::parse_duration;
-use crate::load::{ArrivalProcess, Burstiness, Rate};
+use crate::load::{ArrivalProcess, Burstiness, Load, Rate, Search};
+use crate::share::Share;
 use crate::slo::Slo;
 use crate::workload::{DatasetKind, Salt};
 
@@ -108,7 +109,8 @@ pub struct Flags {
     #[arg(long, value_name = "SALT", help_heading = "Workload")]
     pub salt: Option<Salt>,
 
-    /// Requests per second, or inf for all at once [default: inf]
+    /// Requests per second; inf for all at once; sweep for rates from idle to saturation; max-goodput for
+    /// the highest at which the objectives hold [default: inf]
     #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "Load")]
     pub request_rate: Option<RequestRate>,
     /// The most requests in flight: with --request-rate, arrivals past it wait; without, so many users
@@ -121,6 +123,12 @@ pub struct Flags {
     /// Shape of the gaps' gamma distribution: 1 is Poisson, less comes in bursts [default: 1]
     #[arg(long, value_name = "SHAPE", help_heading = "Load")]
     pub burstiness: Option<Burstiness>,
+    /// The most steps of max-goodput, and the rates of sweep [default: 12, 8]
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    pub search_steps: Option<NonZeroUsize>,
+    /// How near each other the rates are to come between which max-goodput lies [default: 5%]
+    #[arg(long, value_name = "SHARE", help_heading = "Load")]
+    pub search_precision: Option<Share>,
     /// How long requests are sent; with --num-prompts, whichever comes first
     #[arg(long, value_name = "TIME", value_parser = parse_length, help_heading = "Load")]
     pub duration: Option<Duration>,
@@ -203,14 +211,21 @@ pub enum RequestRate {
     Infinite,
     /// Open loop.
     PerSecond(Rate),
+    /// To be found.
+    Search(Search),
 }
 
 fn parse_rate(text: &str) -> Result<RequestRate, String> {
     if text == "inf" {
         return Ok(RequestRate::Infinite);
     }
+    if let Ok(Load::Search(search)) = text.parse() {
+        return Ok(RequestRate::Search(search));
+    }
     let rate = text.parse().ok().and_then(Rate::per_s).map(RequestRate::PerSecond);
-    rate.ok_or_else(|| "write `inf` or a number of requests per second above 0".to_owned())
+    rate.ok_or_else(|| {
+        "write `inf`, `sweep`, `max-goodput` or a number of requests per second above 0".to_owned()
+    })
 }
 
 fn parse_length(text: &str) -> Result<Duration, String> {

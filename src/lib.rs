@@ -70,6 +70,7 @@ mod duration;
 mod lock;
 mod loopback;
 mod secret;
+mod share;
 mod stop;
 
 pub mod metric;
@@ -127,6 +128,7 @@ mod trial;
 
 // Judgement.
 pub mod samples;
+pub mod search;
 pub mod summary;
 
 pub mod self_check;

@@ -42,11 +42,32 @@ pub enum Load {
     Closed(NonZeroUsize),
     /// Open loop at rates that change.
     Staged(Arc<Stages>),
+    /// The load is to be found: steps of open loops at rates that follow from each other.
+    Search(Search),
     /// Open loop at the times of the workload, which is a trace.
     Trace {
         /// The most requests in flight, as that of [`Load::Open`].
         cap: Option<NonZeroUsize>,
     },
+}
+
+/// What steps of many rates are to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// The highest rate at which the objectives still hold.
+    MaxGoodput,
+    /// The curve from idle to saturation.
+    Sweep,
+}
+
+impl Search {
+    /// The name in configs, case names and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MaxGoodput => "max-goodput",
+            Self::Sweep => "sweep",
+        }
+    }
 }
 
 /// An open loop's rates, stage by stage.
@@ -76,7 +97,9 @@ impl Load {
         match self {
             Self::Open { rate, .. } => rate.as_per_s(),
             Self::Staged(stages) => stages.mean_per_s(),
-            Self::Infinite | Self::Closed(_) | Self::Trace { .. } => f64::INFINITY,
+            Self::Infinite | Self::Closed(_) | Self::Trace { .. } | Self::Search(_) => {
+                f64::INFINITY
+            }
         }
     }
 
@@ -85,7 +108,7 @@ impl Load {
         match self {
             Self::Closed(users) => Some(users.get()),
             Self::Open { cap, .. } | Self::Trace { cap } => cap.map(NonZeroUsize::get),
-            Self::Infinite | Self::Staged(_) => None,
+            Self::Infinite | Self::Staged(_) | Self::Search(_) => None,
         }
     }
 
@@ -119,6 +142,7 @@ impl fmt::Display for Load {
             Self::Open { rate, cap: Some(cap) } => write!(f, "{}qps-{cap}conc", rate.as_per_s()),
             Self::Closed(users) => write!(f, "{users}conc"),
             Self::Staged(stages) => f.write_str(&stages.name),
+            Self::Search(search) => f.write_str(search.name()),
             Self::Trace { cap: None } => f.write_str("trace"),
             Self::Trace { cap: Some(cap) } => write!(f, "trace-{cap}conc"),
         }
@@ -128,7 +152,7 @@ impl fmt::Display for Load {
 /// The text is no load.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no load: write `inf` (all at once), `4qps` or `0.5qps` (open loop), `4qps-32conc` (the same, at most 32 in flight), `32conc` (closed loop, 32 users), or `trace` (the times of a trace)"
+    "`{0}` is no load: write `inf` (all at once), `4qps` or `0.5qps` (open loop), `4qps-32conc` (the same, at most 32 in flight), `32conc` (closed loop, 32 users), `trace` (the times of a trace), `sweep` (from idle to saturation), or `max-goodput` (the highest rate at which the objectives hold)"
 )]
 pub struct LoadError(String);
 
@@ -140,6 +164,8 @@ impl FromStr for Load {
         let users = |text: &str| text.strip_suffix("conc")?.parse::<NonZeroUsize>().ok();
         let load = match text.split_once('-') {
             _ if text == "inf" => Some(Self::Infinite),
+            _ if text == "max-goodput" => Some(Self::Search(Search::MaxGoodput)),
+            _ if text == "sweep" => Some(Self::Search(Search::Sweep)),
             _ if text == "trace" => Some(Self::Trace { cap: None }),
             Some(("trace", right)) => users(right).map(|cap| Self::Trace { cap: Some(cap) }),
             Some((left, right)) => {
@@ -243,7 +269,17 @@ mod tests {
 
     #[test]
     fn a_load_is_printed_as_it_is_written() {
-        for text in ["inf", "4qps", "0.5qps", "32conc", "4qps-32conc", "trace", "trace-8conc"] {
+        for text in [
+            "inf",
+            "4qps",
+            "0.5qps",
+            "32conc",
+            "4qps-32conc",
+            "trace",
+            "trace-8conc",
+            "sweep",
+            "max-goodput",
+        ] {
             assert_eq!(text.parse::<Load>().unwrap().to_string(), text);
         }
     }

@@ -87,11 +87,14 @@ pub enum Scalar {
     GoodputRatio,
     /// Share of all requests that failed.
     ErrorRatio,
+    /// The highest rate, requests per second, at which the other objectives hold; what the loads
+    /// `max-goodput` and `sweep` find.
+    MaxGoodput,
 }
 
 impl Scalar {
     /// Every scalar, in the order of the report.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::RequestThroughput,
         Self::InputThroughput,
         Self::OutputThroughput,
@@ -99,6 +102,7 @@ impl Scalar {
         Self::Goodput,
         Self::GoodputRatio,
         Self::ErrorRatio,
+        Self::MaxGoodput,
     ];
 
     /// The name in configs, results and tables.
@@ -111,13 +115,14 @@ impl Scalar {
             Self::Goodput => "goodput",
             Self::GoodputRatio => "goodput_ratio",
             Self::ErrorRatio => "error_ratio",
+            Self::MaxGoodput => "max_goodput",
         }
     }
 
     /// The unit shown behind the number; empty for a ratio.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::RequestThroughput | Self::Goodput => "req/s",
+            Self::RequestThroughput | Self::Goodput | Self::MaxGoodput => "req/s",
             Self::InputThroughput | Self::OutputThroughput | Self::TotalTokenThroughput => "tok/s",
             Self::GoodputRatio | Self::ErrorRatio => "",
         }

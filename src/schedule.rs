@@ -66,7 +66,8 @@ impl Schedule {
         Self { sends, warm_up: course.warm_up, drain: course.drain }
     }
 
-    /// The schedule of `load`; empty for that of a trace, whose times are not the load's.
+    /// The schedule of `load`; empty for a trace, whose times are not the load's, and for a search, whose
+    /// steps have schedules of their own.
     pub fn new(load: &Load, course: &Course, arrivals: ArrivalProcess, seed: u64) -> Self {
         let open = |rates: Rates, cap: Option<NonZeroUsize>| Sends::Open {
             offsets: offsets(&rates, course, arrivals, seed),
@@ -97,6 +98,7 @@ impl Schedule {
             Load::Trace { cap } => {
                 Sends::Open { offsets: Vec::new(), cap: cap.map(NonZeroUsize::get) }
             }
+            Load::Search(_) => Sends::Open { offsets: Vec::new(), cap: None },
             Load::Closed(users) => Sends::Closed {
                 starts: starts(users.get(), course),
                 requests: course.requests,

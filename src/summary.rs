@@ -144,6 +144,9 @@ impl Summary {
             Quantity::Scalar(Scalar::Goodput | Scalar::GoodputRatio) => {
                 "the plan sets no goodput objectives".to_owned()
             }
+            Quantity::Scalar(Scalar::MaxGoodput) => {
+                "only the loads max-goodput and sweep look for it".to_owned()
+            }
             Quantity::Scalar(
                 Scalar::InputThroughput | Scalar::OutputThroughput | Scalar::TotalTokenThroughput,
             ) if 0 < self.completed => {

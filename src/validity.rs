@@ -31,8 +31,10 @@ const MAX_ADDED_TTFT_MS: f64 = 2.0;
 const MAX_ADDED_OF_TTFT: f64 = 0.1;
 /// How far the rate that was sent may be from that of the schedule.
 const MAX_RATE_ERROR: f64 = 0.05;
-/// Below this share of the rate asked for, an open loop's server is what bound the run.
+/// With less than this share of the requests, an open loop's server did not keep up, and bound the run.
 const SERVER_KEEPS_UP: f64 = 0.9;
+/// Fewer requests than this say nothing about whether the server kept up.
+const MIN_REQUESTS_TO_KEEP_UP: usize = 20;
 /// Fewer ticks than this say nothing about the tail.
 const MIN_TICKS: usize = 100;
 
@@ -61,6 +63,9 @@ pub struct Validity {
     pub requested_rate_per_s: Option<f64>,
     /// Rate at which requests left, requests/s.
     pub achieved_rate_per_s: Option<f64>,
+    /// Share of the requests with which the server kept up: 1, less what had piled up in it when the last
+    /// one was sent; `null` where no schedule sends them.
+    pub server_kept_up_ratio: Option<f64>,
     /// Processor time of the thread that sends and stamps, as a share of one processor.
     pub cpu_share: Option<f64>,
     /// Share of the run in which that thread could have run and got no processor.
@@ -120,12 +125,14 @@ impl Validity {
         if scheduled && load.max_concurrency().is_none() {
             doubts.extend(requested.zip(achieved).and_then(|(asked, sent)| off(asked, sent)));
         }
+        let kept_up = kept_up(requests.clone()).filter(|_| scheduled);
         let held_back = requests.clone().any(|record| record.scheduled < record.released);
         let cpu_s = strain.cpu.map(|cpu| cpu.as_secs_f64());
         let tokens = summary.tokens.output.unwrap_or_default() as f64;
         Self {
-            bound: bound(load, held_back, requested, summary, !doubts.is_empty()),
+            bound: bound(load, held_back, kept_up, !doubts.is_empty()),
             doubts,
+            server_kept_up_ratio: kept_up,
             requested_rate_per_s: requested,
             achieved_rate_per_s: achieved,
             cpu_share,
@@ -202,26 +209,40 @@ fn off(requested: f64, achieved: f64) -> Option<String> {
     })
 }
 
-fn bound(
-    load: &Load,
-    held_back: bool,
-    requested: Option<f64>,
-    summary: &Summary,
-    doubted: bool,
-) -> Bound {
-    let throughput = summary.completed as f64 / summary.span.as_secs_f64().max(f64::MIN_POSITIVE);
+fn bound(load: &Load, held_back: bool, kept_up: Option<f64>, doubted: bool) -> Bound {
     match load {
         _ if doubted => Bound::Client,
-        Load::Infinite => Bound::Server,
+        Load::Infinite | Load::Search(_) => Bound::Server,
         Load::Closed(_) => Bound::Cap,
         Load::Open { .. } | Load::Staged(_) | Load::Trace { .. } if held_back => Bound::Cap,
         Load::Open { .. } | Load::Staged(_) | Load::Trace { .. }
-            if requested.is_some_and(|rate| throughput < rate * SERVER_KEEPS_UP) =>
+            if kept_up.is_some_and(|kept_up| kept_up < SERVER_KEEPS_UP) =>
         {
             Bound::Server
         }
         Load::Open { .. } | Load::Staged(_) | Load::Trace { .. } => Bound::Rate,
     }
+}
+
+/// 1, less the share of the requests that piled up: those in flight when the last one was sent, beyond
+/// those that are in flight at such a rate when nothing piles up (Little's law, with the latency of the
+/// first quarter).
+fn kept_up<'a>(requests: impl Iterator<Item = &'a RequestRecord> + Clone) -> Option<f64> {
+    let count = requests.clone().count();
+    let (first, last) =
+        (requests.clone().map(|r| r.sent).min()?, requests.clone().map(|r| r.sent).max()?);
+    let span_s = last.saturating_sub(first).as_secs_f64();
+    if count < MIN_REQUESTS_TO_KEEP_UP || span_s == 0.0 {
+        return None;
+    }
+    let quarter = first + (last - first) / 4;
+    let early = requests.clone().filter(|record| record.sent <= quarter);
+    let latencies: Vec<f64> =
+        early.map(|record| record.ended.saturating_sub(record.sent).as_secs_f64()).collect();
+    let mean_s = latencies.iter().sum::<f64>() / latencies.len().max(1) as f64;
+    let usual = count as f64 / span_s * mean_s;
+    let in_flight = requests.filter(|record| last < record.ended).count() as f64;
+    Some(1.0 - (in_flight - usual).max(0.0) / count as f64)
 }
 
 /// Events a second between the first and the last; `None` for fewer than two, or all at once.

@@ -11,6 +11,7 @@ use toml::Spanned;
 use crate::course::RampShape;
 use crate::duration::HumanDuration;
 use crate::load::{ArrivalProcess, Burstiness};
+use crate::share::Share;
 use crate::slo::Slo;
 use crate::workload::{Columns, DatasetKind, Length, PromptForm, Salt};
 
@@ -174,6 +175,11 @@ macro_rules! with_settings {
             pub arrivals: Option<ArrivalProcess>,
             /// Shape of the gaps' gamma distribution: 1 is Poisson, less comes in bursts.
             pub burstiness: Option<Spanned<Burstiness>>,
+            /// The most steps of `max-goodput`, and the rates of `sweep`.
+            #[serde(default, deserialize_with = "count")]
+            pub search_steps: Option<NonZeroUsize>,
+            /// How near each other the rates are to come between which `max-goodput` lies.
+            pub search_precision: Option<Share>,
             /// Objectives of the case.
             pub slo: Option<Spanned<Vec<Slo>>>,
             /// Objectives of each request.
@@ -200,6 +206,8 @@ macro_rules! with_settings {
                     drain: self.drain,
                     arrivals: self.arrivals,
                     burstiness: self.burstiness.clone(),
+                    search_steps: self.search_steps,
+                    search_precision: self.search_precision,
                     slo: self.slo.clone(),
                     goodput: self.goodput.clone(),
                     timeout: self.timeout,
@@ -257,6 +265,8 @@ impl Settings {
             drain: over.drain.or(self.drain),
             arrivals: over.arrivals.or(self.arrivals),
             burstiness: over.burstiness.or(self.burstiness),
+            search_steps: over.search_steps.or(self.search_steps),
+            search_precision: over.search_precision.or(self.search_precision),
             slo: over.slo.or(self.slo),
             goodput: over.goodput.or(self.goodput),
             timeout: over.timeout.or(self.timeout),

@@ -29,7 +29,11 @@ pub(super) fn of(case: &Case) -> Case {
         Load::Closed(users) => {
             Load::Closed(users.min(NonZeroUsize::new(REQUESTS).unwrap_or(NonZeroUsize::MIN)))
         }
-        Load::Infinite | Load::Open { .. } | Load::Staged(_) | Load::Trace { .. } => Load::Infinite,
+        Load::Infinite
+        | Load::Open { .. }
+        | Load::Staged(_)
+        | Load::Trace { .. }
+        | Load::Search(_) => Load::Infinite,
     };
     Case {
         backend: Arc::new(backend),

@@ -288,6 +288,7 @@ impl Runner {
                     _ => cli.flags.self_check.unwrap_or_default(),
                 },
                 metadata,
+                say,
             },
             progress: ProgressStyleKind::detect(cli.flags.no_progress || mode == Mode::Test),
             interrupt,
@@ -332,6 +333,9 @@ impl Runner {
     /// Saves and prints a result.
     fn keep(&self, report: &Report) -> anyhow::Result<()> {
         let name = self.result_filename.as_deref();
+        for step in &report.steps {
+            step.save(&self.results, None, &ZonedDateTime::now())?;
+        }
         let path = report.save(&self.results, name, &ZonedDateTime::now())?;
         match self.format {
             Format::Pretty => print(&table::render(report))?,

@@ -9,8 +9,9 @@ use toml::Spanned;
 
 use super::backend::{Resolved, backends};
 use super::{
-    Asked, Case, DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, TokenizerChoice,
-    arrivals_of, course_of, load_of, name, on_goodput, with_no_errors, workload,
+    Asked, Case, DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, SearchOptions,
+    TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, slo_fault, with_no_errors,
+    workload,
 };
 use crate::config::{self, ConfigError, ConfigFile, Settings};
 use crate::duration::HumanDuration;
@@ -175,6 +176,9 @@ impl Group<'_> {
             );
             return Err(file.error(slos_span, message));
         }
+        if let Some(fault) = slo_fault(load, &slos) {
+            return Err(file.error(slos_span, format!("the case `{name}`: {fault}")));
+        }
         let burstiness = settings.burstiness.as_ref();
         let arrivals = arrivals_of(
             flags.arrivals.or(settings.arrivals).unwrap_or_default(),
@@ -210,6 +214,11 @@ impl Group<'_> {
             load: load.clone(),
             arrivals,
             course,
+            search: SearchOptions::of(
+                load,
+                flags.search_steps.or(settings.search_steps),
+                flags.search_precision.or(settings.search_precision),
+            ),
             seed: flags.seed.or(file.config.seed).unwrap_or(0),
             slos: with_no_errors(slos),
             goodput: goodput.transpose()?,
@@ -803,6 +812,14 @@ requests = 30"#;
                 "[[workload]]\nname = \"y\"\ndataset = \"random\"\n\
                  output_tokens = { distribution = \"normal\", mean = 5, sd = 1 }",
                 &["plan.toml:24:17", "`sd`", "`std_dev`"],
+            ),
+            (
+                "[[bench]]\nloads = [\"max-goodput\"]",
+                &["`a/m/w@max-goodput`", "there is none", "slo = ["],
+            ),
+            (
+                "[[bench]]\nloads = [\"4qps\"]\nslo = [\"max_goodput > 1\"]",
+                &["plan.toml:23:7", "`max_goodput > 1`", "`sweep`"],
             ),
             ("[[bench]]\nloads = [\"trace\"]", &["`a/m/w@trace`", "dataset trace"]),
             ("[[workload]]\nname = \"y z\"", &["plan.toml:22:8", "`y z` holds ' '", "letters"]),

@@ -8,8 +8,8 @@ use clap::ValueEnum as _;
 use super::backend::api_key;
 use super::{
     Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Model, NamedDataset, Plan,
-    PlanError, Server, TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput,
-    with_no_errors, workload,
+    PlanError, SearchOptions, Server, TokenizerChoice, arrivals_of, course_of, load_of, name,
+    on_goodput, slo_fault, with_no_errors, workload,
 };
 use crate::flags::Flags;
 use crate::load::Load;
@@ -39,6 +39,9 @@ fn case(flags: &Flags) -> Result<Case, String> {
              set for example goodput = {{ ttft = \"500ms\" }} there"
         ));
     }
+    if let Some(fault) = slo_fault(&load, &flags.slo) {
+        return Err(format!("--slo: {fault}"));
+    }
     if let Some(fault) = workload.fault(backend.protocol, &load) {
         return Err(fault);
     }
@@ -49,9 +52,10 @@ fn case(flags: &Flags) -> Result<Case, String> {
         model,
         workload,
         course: course_of(&load, flags, Asked::default()),
-        load,
+        load: load.clone(),
         arrivals: arrivals_of(flags.arrivals.unwrap_or_default(), flags.burstiness)
             .map_err(|error| format!("--burstiness: {error}"))?,
+        search: SearchOptions::of(&load, flags.search_steps, flags.search_precision),
         seed: flags.seed.unwrap_or(0),
         slos: with_no_errors(flags.slo.clone()),
         goodput: None,

@@ -13,10 +13,11 @@ pub use crate::config::StopSignal;
 use crate::config::{Config, ConfigFile, StreamOptions};
 use crate::course::{Course, RampShape, RampUp};
 use crate::flags::{Flags, RequestRate};
-use crate::load::{ArrivalProcess, Burstiness, Load};
+use crate::load::{ArrivalProcess, Burstiness, Load, Search};
 use crate::metric::{Quantity, Scalar};
 use crate::schedule::Schedule;
 use crate::secret::Secret;
+use crate::share::Share;
 use crate::sim::SimConfig;
 use crate::slo::{Goodput, Slo};
 use crate::tls::TlsOptions;
@@ -33,6 +34,11 @@ mod workload;
 
 /// Requests of a case unless the plan says otherwise: the default of MAX's script.
 const DEFAULT_REQUESTS: usize = 500;
+/// How long a step of a search is unless the plan says so.
+const DEFAULT_STEP: Duration = Duration::from_secs(30);
+const DEFAULT_SEARCH_STEPS: usize = 12;
+const DEFAULT_SWEEP_STEPS: usize = 8;
+const DEFAULT_PRECISION: f64 = 0.05;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_READY_TIMEOUT: Duration = Duration::from_secs(10 * 60);
@@ -66,6 +72,8 @@ pub struct Case {
     pub arrivals: ArrivalProcess,
     /// How the load goes through time.
     pub course: Course,
+    /// How a load that is to be found is searched for.
+    pub search: SearchOptions,
     /// Decides the prompts and the arrivals. The same for all cases of a plan, so that two backends
     /// get the same requests at the same times.
     pub seed: u64,
@@ -102,6 +110,28 @@ impl Case {
             TokenizerChoice::Named(place) => Some(place.display().to_string()),
             TokenizerChoice::OfModel => Some(self.model.id.clone()),
             TokenizerChoice::None => None,
+        }
+    }
+}
+
+/// How a load that is to be found is searched for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SearchOptions {
+    /// The most steps of `max-goodput`, and the rates of `sweep`.
+    pub steps: usize,
+    /// How near each other the rates are to come between which the answer lies, as a share.
+    pub precision: f64,
+}
+
+impl SearchOptions {
+    fn of(load: &Load, steps: Option<NonZeroUsize>, precision: Option<Share>) -> Self {
+        let usual = match load {
+            Load::Search(Search::Sweep) => DEFAULT_SWEEP_STEPS,
+            _ => DEFAULT_SEARCH_STEPS,
+        };
+        Self {
+            steps: steps.map_or(usual, NonZeroUsize::get),
+            precision: precision.map_or(DEFAULT_PRECISION, Share::ratio),
         }
     }
 }
@@ -362,6 +392,7 @@ fn load_of(flags: &Flags) -> Option<Load> {
         (Some(RequestRate::Infinite), None) => Some(Load::Infinite),
         (Some(RequestRate::Infinite), Some(users)) => Some(Load::Closed(users)),
         (Some(RequestRate::PerSecond(rate)), cap) => Some(Load::Open { rate, cap }),
+        (Some(RequestRate::Search(search)), _) => Some(Load::Search(search)),
         (None, Some(users)) => Some(Load::Closed(users)),
         (None, None) => None,
     }
@@ -396,6 +427,7 @@ fn course_of(load: &Load, flags: &Flags, asked: Asked) -> Course {
         // Stages say themselves how long they are.
         Load::Staged(_) => (None, None),
         Load::Trace { .. } => (requests, duration),
+        Load::Search(_) if requests.is_none() && duration.is_none() => (None, Some(DEFAULT_STEP)),
         _ if duration.is_none() => (Some(requests.unwrap_or(DEFAULT_REQUESTS)), None),
         _ => (requests, duration),
     };
@@ -415,6 +447,25 @@ fn on_goodput(slos: &[Slo]) -> Option<&Slo> {
     slos.iter().find(|slo| {
         matches!(slo.quantity, Quantity::Scalar(Scalar::Goodput | Scalar::GoodputRatio))
     })
+}
+
+/// Why these objectives make no sense under a load.
+fn slo_fault(load: &Load, slos: &[Slo]) -> Option<String> {
+    let is_answer = |slo: &&Slo| slo.quantity == Quantity::Scalar(Scalar::MaxGoodput);
+    let is_errors = |slo: &&Slo| slo.quantity == Quantity::Scalar(Scalar::ErrorRatio);
+    match (load, slos.iter().find(is_answer)) {
+        (Load::Search(Search::MaxGoodput), _)
+            if slos.iter().all(|slo| is_answer(&slo) || is_errors(&slo)) =>
+        {
+            let message = "`max-goodput` looks for the highest rate at which the objectives hold, and there is \
+                           none: set for example slo = [\"ttft.p99 < 500ms\"]";
+            Some(message.to_owned())
+        }
+        (Load::Search(_), _) | (_, None) => None,
+        (_, Some(slo)) => Some(format!(
+            "the objective `{slo}` is for the loads `max-goodput` and `sweep`, which look for that rate"
+        )),
+    }
 }
 
 /// The arrival process with gaps of this burstiness, where any is asked for.

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Report, SloReport};
+use crate::report::{Report, SearchReport, SloReport};
 use crate::self_check::SelfCheck;
 
 const WIDTH: usize = 50;
@@ -76,6 +76,9 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
         let [ttft, e2e] = ["scheduled_ttft", "scheduled_e2e"].map(|name| number(mean(name)));
         push(text, &format!("note     from the schedule: mean TTFT {ttft} ms, mean E2E {e2e} ms"));
     }
+    if let Some(search) = &servebench.search {
+        search_lines(text, search);
+    }
     if let Some(check) = &servebench.self_check {
         push(text, &check_line(check));
     }
@@ -97,6 +100,36 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
     let verdict =
         servebench.verdict.map_or("none: the run was interrupted", |verdict| verdict.name());
     push(text, &format!("verdict  {verdict}: {}", servebench.case));
+}
+
+/// What a search found, and its steps.
+fn search_lines(text: &mut String, search: &SearchReport) {
+    let rate =
+        |per_s: Option<f64>| per_s.map_or_else(|| "n/a".to_owned(), |per_s| per_s.to_string());
+    for step in &search.steps {
+        let verdict = step.verdict.map_or("interrupted", |verdict| verdict.name());
+        push(
+            text,
+            &format!(
+                "step     {:>10}: {verdict}, {} req/s, {} tok/s, TTFT p50 {} ms, p99 {} ms, TPOT {} ms",
+                step.load,
+                number(step.request_throughput),
+                number(step.output_throughput),
+                number(step.ttft_ms_p50),
+                number(step.ttft_ms_p99),
+                number(step.tpot_ms_mean)
+            ),
+        );
+    }
+    if let Some([below, above]) = search.knee_per_s {
+        push(text, &format!("knee     between {} and {} req/s", rate(below), rate(above)));
+    }
+    let upper = match search.failed_from_per_s {
+        Some(per_s) => format!("they fail at {per_s} req/s"),
+        None => "no rate was tried at which they fail".to_owned(),
+    };
+    let found = rate(search.max_goodput_per_s);
+    push(text, &format!("found    the objectives hold up to {found} req/s; {upper}"));
 }
 
 /// What the client adds, by its check.

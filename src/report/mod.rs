@@ -12,7 +12,7 @@ use crate::verdict::Verdict;
 mod build;
 mod save;
 
-pub use build::Measured;
+pub use build::{Answer, Measured};
 
 /// Raised when a field under `servebench` changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -77,6 +77,9 @@ pub struct Report {
     /// What the user added with `--metadata`.
     #[serde(flatten)]
     pub metadata: BTreeMap<String, String>,
+    /// The results of the steps of a search, which are documents of their own.
+    #[serde(skip)]
+    pub steps: Vec<Report>,
 }
 
 /// A number, or the text `inf`.
@@ -125,6 +128,12 @@ pub struct Servebench {
     pub verdict: Option<Verdict>,
     /// The run was interrupted: the figures are of what was measured until then.
     pub partial: bool,
+    /// The case of which this is a step: a search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_of: Option<String>,
+    /// What a search found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchReport>,
     /// What was asked for.
     pub plan: PlanReport,
     /// One entry per objective.
@@ -190,6 +199,54 @@ pub struct PlanReport {
     pub requests_counted: usize,
     /// Longest time of a request, s.
     pub timeout_s: f64,
+}
+
+/// What a search found, and how.
+#[derive(Clone, Debug, Serialize)]
+pub struct SearchReport {
+    /// `max-goodput` or `sweep`.
+    pub kind: &'static str,
+    /// The highest rate at which every objective held, requests/s; 0 where none did, `null` where that is
+    /// not known.
+    pub max_goodput_per_s: Option<f64>,
+    /// The lowest rate above it at which one did not; `null` where all held.
+    pub failed_from_per_s: Option<f64>,
+    /// Of a sweep: the rates between which the server stops keeping up, requests/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knee_per_s: Option<[Option<f64>; 2]>,
+    /// In the order in which they were made. Each has a result of its own.
+    pub steps: Vec<StepReport>,
+}
+
+/// A step of a search.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// Its load, as in a case's name.
+    pub load: String,
+    /// Its rate, requests/s; `null` for the burst and the single user.
+    pub rate_per_s: Option<f64>,
+    /// How it ended.
+    pub verdict: Option<Verdict>,
+    /// The objectives that it missed, and what could not be trusted.
+    pub reasons: Vec<String>,
+    /// Requests that completed.
+    pub completed: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Completed requests a second.
+    pub request_throughput: Option<f64>,
+    /// Generated tokens a second.
+    pub output_throughput: Option<f64>,
+    /// Share of the requests with which the server kept up.
+    pub server_kept_up_ratio: Option<f64>,
+    /// Median time to first token, ms.
+    pub ttft_ms_p50: Option<f64>,
+    /// 99th percentile of the time to first token, ms.
+    pub ttft_ms_p99: Option<f64>,
+    /// Mean time per output token, ms.
+    pub tpot_ms_mean: Option<f64>,
+    /// Median end-to-end latency, ms.
+    pub e2e_ms_p50: Option<f64>,
 }
 
 /// An objective and what the case made of it.

@@ -33,6 +33,8 @@ use crate::verdict;
 use crate::watchdog::Limits;
 use crate::workload::{Sampling, Workload};
 
+mod search;
+
 /// Measures one case of a plan and reports on it; saves and prints nothing.
 ///
 /// # Errors
@@ -55,6 +57,8 @@ pub struct Prepared {
     pub tokenizer: Option<Tokenizer>,
     /// Its requests before they were salted: cases that send the same share them.
     pub drawn: Arc<Workload>,
+    /// How many were asked for; `None` for all.
+    pub asked: Option<usize>,
     /// Its requests.
     pub workload: Arc<Workload>,
     /// What they were salted with.
@@ -72,11 +76,14 @@ pub struct Options {
     pub self_check: SelfCheckMode,
     /// What the user adds to the result.
     pub metadata: Vec<(String, String)>,
+    /// Is told how a case of many steps gets on, a line at a time.
+    pub say: fn(&str),
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { test_prompt: true, self_check: SelfCheckMode::Auto, metadata: Vec::new() }
+        let self_check = SelfCheckMode::Auto;
+        Self { test_prompt: true, self_check, metadata: Vec::new(), say: |_| {} }
     }
 }
 
@@ -109,7 +116,12 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>, files: &Files) -> anyhow::
         let made_up = Arc::new(sample(&salted)?);
         (Arc::clone(&made_up), made_up)
     } else {
-        let drawn = match alike {
+        let is_enough = |alike: &&Prepared| match (case.prompts(), alike.asked) {
+            (_, None) => true,
+            (Some(wanted), Some(asked)) => wanted <= asked,
+            (None, Some(_)) => false,
+        };
+        let drawn = match alike.filter(is_enough) {
             Some(alike) => Arc::clone(&alike.drawn),
             None => Arc::new(sample(&sampling)?),
         };
@@ -117,7 +129,7 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>, files: &Files) -> anyhow::
         (drawn, Arc::new(workload))
     };
     let notes = [notes, files.take_notes()].concat();
-    Ok(Prepared { tokenizer, drawn, workload, salt, notes })
+    Ok(Prepared { tokenizer, drawn, asked: case.prompts(), workload, salt, notes })
 }
 
 /// A number that no other run has.
@@ -153,6 +165,20 @@ pub fn check(case: &Case, prepared: &Prepared) -> anyhow::Result<()> {
 /// not be started, or refused the request before the run. A stop ends the run early; the report is
 /// then partial.
 pub fn run(
+    case: &Case,
+    prepared: &Prepared,
+    options: &Options,
+    live: &Arc<Live>,
+    stop: &Stop,
+) -> anyhow::Result<Report> {
+    match case.load {
+        Load::Search(kind) => search::run(case, kind, prepared, options, live, stop),
+        _ => run_once(case, prepared, options, live, stop),
+    }
+}
+
+/// Runs a case that has one load.
+fn run_once(
     case: &Case,
     prepared: &Prepared,
     options: &Options,

@@ -1,0 +1,184 @@
+//! A case whose load is to be found: steps at rates that follow from each other, each a small case with a
+//! result of its own; the answer is the case's.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+
+use super::{Options, Prepared, check, prepare, run_once};
+use crate::course::Course;
+use crate::files::Files;
+use crate::live::Live;
+use crate::load::{self, Load, Rate};
+use crate::metric::{Quantity, Scalar};
+use crate::plan::Case;
+use crate::report::{Answer, Report};
+use crate::search::{Bracket, Found, Search, sweep};
+use crate::slo::Slo;
+use crate::stop::Stop;
+use crate::verdict::Verdict;
+
+/// How many requests the first burst has at most: enough to fill the batches of a server.
+const BURST: usize = 256;
+/// How many requests one user sends to show what idle is.
+const IDLE: usize = 20;
+/// A server that keeps up with less than this share of the requests is beyond the knee.
+const KEEPS_UP: f64 = 0.95;
+
+/// Runs a case that is a search.
+pub(super) fn run(
+    case: &Case,
+    kind: load::Search,
+    prepared: &Prepared,
+    options: &Options,
+    live: &Arc<Live>,
+    stop: &Stop,
+) -> anyhow::Result<Report> {
+    let mut steps = Steps { case, prepared, options, live, stop, made: Vec::new() };
+    let most = Course::of_requests(case.course.requests.unwrap_or(BURST).min(BURST));
+    let burst = steps.make(Load::Infinite, most, &no_errors())?;
+    let Some(saturation_per_s) = burst.request_throughput.filter(|rate| 0.0 < *rate) else {
+        if stop.is_requested() {
+            return Ok(steps.answer(kind, Bracket::default(), None));
+        }
+        bail!("{}", burst.why_nothing());
+    };
+    match kind {
+        load::Search::MaxGoodput => {
+            let left = case.search.steps.saturating_sub(1);
+            let mut search = Search::new(saturation_per_s, case.search.precision, left);
+            while let Some(per_s) = search.next().filter(|_| !stop.is_requested()) {
+                let found = steps.at(per_s)?;
+                if !stop.is_requested() {
+                    search.note(per_s, found);
+                }
+            }
+            Ok(steps.answer(kind, search.bracket(), None))
+        }
+        load::Search::Sweep => {
+            let idle = Course { requests: Some(IDLE), ..case.course };
+            let idle = steps.make(Load::Closed(NonZeroUsize::MIN), idle, &no_errors())?;
+            let idle_per_s = idle.request_throughput.unwrap_or(saturation_per_s);
+            let (mut goodput, mut knee) = (Bracket::default(), Bracket::default());
+            for per_s in sweep(idle_per_s, saturation_per_s, case.search.steps) {
+                if stop.is_requested() {
+                    break;
+                }
+                let found = steps.at(per_s)?;
+                if steps.last_is_sure() {
+                    goodput.note_in_order(per_s, found == Found::Holds);
+                }
+                knee.note_the_highest(per_s, steps.last_kept_up());
+            }
+            Ok(steps.answer(kind, goodput, Some(knee)))
+        }
+    }
+}
+
+/// The steps of a search, as far as they were made.
+struct Steps<'a> {
+    case: &'a Case,
+    prepared: &'a Prepared,
+    options: &'a Options,
+    live: &'a Arc<Live>,
+    stop: &'a Stop,
+    made: Vec<(Option<f64>, Report)>,
+}
+
+impl Steps<'_> {
+    /// Makes a step at a rate.
+    fn at(&mut self, per_s: f64) -> anyhow::Result<Found> {
+        let Some(rate) = Rate::per_s(per_s) else {
+            bail!("there is no rate of {per_s} requests/s")
+        };
+        let slos: Vec<Slo> =
+            self.case.slos.iter().filter(|slo| !is_answer(slo.quantity)).cloned().collect();
+        let mut course = self.case.course;
+        if let (None, Some(duration)) = (course.requests, course.duration) {
+            // So long that the objectives can be judged.
+            let needed = slos.iter().map(|slo| samples_for(slo.quantity)).max().unwrap_or(0);
+            course.duration = Some(duration.max(Duration::from_secs_f64(needed as f64 / per_s)));
+        }
+        let report = self.make(Load::Open { rate, cap: None }, course, &slos)?;
+        let found = match report.servebench.verdict {
+            Some(Verdict::Pass) => Found::Holds,
+            Some(Verdict::SloMissed | Verdict::Invalid) | None => Found::Fails,
+        };
+        if let Some((per_s_of_last, _)) = self.made.last_mut() {
+            *per_s_of_last = Some(per_s);
+        }
+        Ok(found)
+    }
+
+    /// Whether the last step says whether the objectives hold.
+    fn last_is_sure(&self) -> bool {
+        let verdict = self.made.last().and_then(|(_, step)| step.servebench.verdict);
+        matches!(verdict, Some(Verdict::Pass | Verdict::SloMissed))
+    }
+
+    /// Whether the server kept up with the last step.
+    fn last_kept_up(&self) -> bool {
+        let ratio =
+            self.made.last().and_then(|(_, step)| step.servebench.client.server_kept_up_ratio);
+        ratio.is_none_or(|ratio| KEEPS_UP <= ratio)
+    }
+
+    fn make(&mut self, load: Load, course: Course, slos: &[Slo]) -> anyhow::Result<Report> {
+        let (case, number) = (self.case, self.made.len());
+        let axes = case.name.rsplit_once('@').map_or(case.name.as_str(), |(axes, _)| axes);
+        let step = Case {
+            name: format!("{axes}@{load}"),
+            slos: slos.to_vec(),
+            load,
+            course,
+            // Each step has arrivals of its own: what was chance in one is not in the next.
+            seed: case.seed.wrapping_add(number as u64),
+            ..case.clone()
+        };
+        // And prompts that no step before has left in a cache.
+        let prepared = self.prepare(&step, number)?;
+        check(&step, &prepared)?;
+        let mut report = run_once(&step, &prepared, self.options, self.live, self.stop)?;
+        report.servebench.step_of = Some(case.name.clone());
+        (self.options.say)(&format!("{}: step {}: {}", case.name, number + 1, report.in_a_line()));
+        self.made.push((None, report.clone()));
+        Ok(report)
+    }
+
+    fn prepare(&self, step: &Case, number: usize) -> anyhow::Result<Prepared> {
+        // The same work as the case's, by its seed.
+        let name = format!("{}#{number}", step.name);
+        let of_case = Case { name, seed: self.case.seed, ..step.clone() };
+        prepare(&of_case, Some(self.prepared), &Files::only_here())
+    }
+
+    /// The case's result: that of the step at the highest rate that held, with what was found.
+    fn answer(self, kind: load::Search, goodput: Bracket, knee: Option<Bracket>) -> Report {
+        let interrupted = self.stop.is_requested();
+        let unsure = self.made.iter().any(|(per_s, step)| {
+            per_s.is_some() && step.servebench.verdict == Some(Verdict::Invalid)
+        });
+        let answer = Answer { kind, goodput, knee, interrupted, unsure };
+        Report::of_search(self.case, answer, self.made)
+    }
+}
+
+/// All that is asked of the burst and of the single user.
+fn no_errors() -> Vec<Slo> {
+    vec![Slo::no_errors()]
+}
+
+/// How many requests it takes to judge an objective on a quantity, with some to spare: arrivals are random.
+fn samples_for(quantity: Quantity) -> u64 {
+    match quantity {
+        Quantity::Latency(_, statistic) => statistic.min_samples() * 5 / 4,
+        Quantity::Scalar(_) => 0,
+    }
+}
+
+/// Whether a quantity is what a search finds.
+fn is_answer(quantity: Quantity) -> bool {
+    quantity == Quantity::Scalar(Scalar::MaxGoodput)
+}
