@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
@@ -267,6 +268,15 @@ pub struct Sampling<'a> {
     pub seed: u64,
     /// Keeps prompts from sharing a beginning with those of other cases and runs.
     pub salt: Option<&'a str>,
+}
+
+impl<'a> Sampling<'a> {
+    /// So many requests as text, drawn by `seed` from files of this machine, without a salt.
+    pub fn new(tokenizer: Option<&'a Tokenizer>, requests: usize, seed: u64) -> Self {
+        static HERE: LazyLock<Files> = LazyLock::new(Files::only_here);
+        let requests = Some(requests);
+        Self { files: &HERE, tokenizer, chat: false, requests, seed, salt: None }
+    }
 }
 
 impl Sampling<'_> {
