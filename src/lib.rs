@@ -132,6 +132,7 @@ pub mod search;
 pub mod summary;
 
 pub mod self_check;
+pub mod steady;
 pub mod validity;
 pub mod verdict;
 

@@ -22,6 +22,7 @@ use crate::report::{Measured, Report};
 use crate::schedule::Schedule;
 use crate::self_check::{self, LoadPoint, SelfCheck};
 use crate::sim::{Lexicon, SimServer};
+use crate::steady::SteadyState;
 use crate::stop::Stop;
 use crate::strain::Strain;
 use crate::summary::{Counted, Summary};
@@ -300,8 +301,10 @@ fn report(
     let validity = Validity::new(&case.load, records, &summary, &strain, self_check.as_ref().ok());
     let doubted = !validity.doubts.is_empty();
     let verdict = (!interrupted).then(|| verdict::verdict(&judgements, doubted));
+    let steady_state = SteadyState::new(&requests, &case.load);
     let mut warnings = notes;
     warnings.extend(prepared.notes.iter().chain(&prepared.workload.notes).cloned());
+    warnings.extend(steady_state.as_ref().ok().and_then(SteadyState::warning));
     let drawn = prepared.workload.requests.len();
     let asked = case.course.requests.unwrap_or_default();
     if case.course.is_open_ended() && drawn < sent {
@@ -320,6 +323,7 @@ fn report(
         requests: &requests,
         sent,
         summary: &summary,
+        steady_state,
         judgements: &judgements,
         verdict,
         validity,

@@ -79,6 +79,9 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
     if let Some(search) = &servebench.search {
         search_lines(text, search);
     }
+    if let Some(steady_state) = &servebench.steady_state {
+        push(text, &steady_state.line());
+    }
     if let Some(check) = &servebench.self_check {
         push(text, &check_line(check));
     }
@@ -193,6 +196,7 @@ mod tests {
     use crate::record::Failure;
     use crate::record::tests::{completed, failed};
     use crate::report::Measured;
+    use crate::steady::SteadyState;
     use crate::strain::Strain;
     use crate::summary::tests::counted;
     use crate::summary::{Counted, Summary};
@@ -223,6 +227,7 @@ mod tests {
             requests,
             sent: requests.len(),
             summary: &summary,
+            steady_state: SteadyState::new(requests, &case.load),
             judgements: &judgements,
             verdict: Some(verdict::verdict(&judgements, false)),
             validity: Validity::new(

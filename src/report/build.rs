@@ -17,6 +17,7 @@ use crate::samples::Samples;
 use crate::search::Bracket;
 use crate::self_check::SelfCheck;
 use crate::slo::Slo;
+use crate::steady::SteadyState;
 use crate::summary::{Counted, Summary, too_few};
 use crate::validity::Validity;
 use crate::verdict::{self, Finding, Judgement, Verdict};
@@ -45,6 +46,8 @@ pub struct Measured<'a> {
     pub sent: usize,
     /// Their statistics.
     pub summary: &'a Summary,
+    /// Those of its steady state, or why it has none.
+    pub steady_state: Result<SteadyState, String>,
     /// What objectives made of them.
     pub judgements: &'a [Judgement],
     /// How it ended; `None` where it was interrupted.
@@ -129,6 +132,8 @@ impl Report {
                 slos: judgements.iter().map(SloReport::new).collect(),
                 failures: failures(summary),
                 latencies: latencies(summary),
+                steady_state_reason: measured.steady_state.as_ref().err().cloned(),
+                steady_state: measured.steady_state.ok(),
                 scalars: Scalar::ALL.map(|name| (name.name(), scalar(name))).into(),
                 tokens: TokensReport::new(summary),
                 client: measured.validity,

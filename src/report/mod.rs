@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::self_check::SelfCheck;
+use crate::steady::SteadyState;
 use crate::validity::Validity;
 use crate::verdict::Verdict;
 
@@ -142,6 +143,11 @@ pub struct Servebench {
     pub failures: BTreeMap<String, FailureReport>,
     /// Every latency by name.
     pub latencies: BTreeMap<&'static str, LatencyReport>,
+    /// The figures without the run's beginning and end; `null` where it has no such part.
+    pub steady_state: Option<SteadyState>,
+    /// Why it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steady_state_reason: Option<String>,
     /// Every scalar by name.
     pub scalars: BTreeMap<&'static str, Option<f64>>,
     /// Token counts.
