@@ -8,16 +8,16 @@ use serde::Deserialize;
 /// of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Course {
-    /// At most so many requests count.
+    /// At most so many requests count; of a workload of conversations, so many conversations.
     pub requests: Option<usize>,
     /// Requests that are due within so much time, after the warm-up, count; none is sent later.
     pub duration: Option<Duration>,
     /// How the load rises to what it is; at once where it is `None`.
     pub ramp_up: Option<RampUp>,
-    /// Requests that are due earlier are sent and do not count. The load goes on over its end: what it
+    /// Requests that are due earlier are sent and do not count, nor do the later turns of their conversations. The load goes on over its end: what it
     /// has brought into flight is the state in which those that count find the server.
     pub warm_up: Duration,
-    /// How long requests may still take when no more are sent; `None` where only their own time-out
+    /// How long requests may still take when no more are sent, or no more conversations begin; `None` where only their own time-out
     /// ends them.
     pub drain: Option<Duration>,
 }

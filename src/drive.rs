@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use crate::client::{Client, Exchange, ReadyRequest, Started};
 use crate::clock::Clock;
-use crate::engine::{self, Arrival, Sender};
+use crate::engine::{self, Arrival, FollowUp, Sender};
 use crate::live::Live;
 use crate::load::Load;
 use crate::lock::lock;
@@ -23,6 +23,7 @@ use crate::stop::Stop;
 use crate::strain::{self, Strain};
 use crate::watchdog::Limits;
 use crate::wire::ProtocolKind;
+use crate::workload::{PromptRequest, Workload};
 
 /// An open loop without a cap keeps the connections for the arrivals of this part of a second open.
 const RESERVE: usize = 10;
@@ -38,13 +39,14 @@ pub fn start_embedded(
     Ok((server, address.map_err(anyhow::Error::msg)?))
 }
 
-/// The runtime for a client under `load`.
-pub fn runtime(load: &Load, live: &Arc<Live>) -> anyhow::Result<Runtime> {
+/// The runtime for a client. `waiting` says whether a request waits for the end of another: under a
+/// closed loop, or for its turn.
+pub fn runtime(waiting: bool, live: &Arc<Live>) -> anyhow::Result<Runtime> {
     let naps = Mutex::new(Naps::new());
-    let (live, closed) = (Arc::clone(live), matches!(load, Load::Closed(_)));
+    let live = Arc::clone(live);
     let consider_nap = move || {
         let live = live.snapshot();
-        let users = if closed { Users::Waiting(live.mean_e2e) } else { Users::Absent };
+        let users = if waiting { Users::Waiting(live.mean_e2e) } else { Users::Absent };
         let situation = Situation { in_flight: live.in_flight(), users };
         lock(&naps).consider(situation);
     };
@@ -55,10 +57,32 @@ pub fn runtime(load: &Load, live: &Arc<Live>) -> anyhow::Result<Runtime> {
         .context("start the runtime")
 }
 
-/// Sends `requests` as `schedule`, which is that of `load`, says. They come again where it has more.
+/// What is sent: ready requests; of conversations, the first turns.
+pub struct Sent {
+    /// They come again where more are sent than there are.
+    pub requests: Vec<ReadyRequest>,
+    /// How they go on; `None` where no conversation has a second turn.
+    pub conversations: Option<Conversations>,
+}
+
+/// How conversations go on.
+#[derive(Clone)]
+pub struct Conversations {
+    /// The workload.
+    pub workload: Arc<Workload>,
+    /// Whether what was said is sent message by message.
+    pub chat: bool,
+    /// Makes the body of a request.
+    pub body: Arc<Body>,
+}
+
+/// The body of a request.
+pub type Body = dyn Fn(&PromptRequest) -> Vec<u8> + Send + Sync;
+
+/// Sends what is to be sent as `schedule`, which is that of `load`, says.
 pub async fn drive(
     client: &Client,
-    requests: Vec<ReadyRequest>,
+    sent: Sent,
     load: &Load,
     schedule: &Schedule,
     limits: Limits,
@@ -70,7 +94,8 @@ pub async fn drive(
     let clock = Clock::start();
     let sender = ClientSender {
         client: client.clone(),
-        requests: requests.into(),
+        requests: sent.requests.into(),
+        conversations: sent.conversations,
         clock,
         limits,
         live: Arc::clone(live),
@@ -97,6 +122,7 @@ pub async fn drive(
 struct ClientSender {
     client: Client,
     requests: Arc<[ReadyRequest]>,
+    conversations: Option<Conversations>,
     clock: Clock,
     limits: Limits,
     live: Arc<Live>,
@@ -104,27 +130,60 @@ struct ClientSender {
 }
 
 impl ClientSender {
-    /// Requests come again where there are fewer than are sent.
+    /// They come again where there are fewer than are sent.
     fn request(&self, index: usize) -> &ReadyRequest {
         &self.requests[index % self.requests.len()]
     }
 }
 
-impl Sender for ClientSender {
-    type Started = Started;
+/// A request on its way; of a later turn, with what is to be sent.
+struct OnItsWay {
+    started: Started,
+    turn: Option<Box<ReadyRequest>>,
+}
 
-    fn start(&self, index: usize) -> Started {
+impl Sender for ClientSender {
+    type Started = OnItsWay;
+    type Turn = Box<ReadyRequest>;
+
+    fn start(&self, index: usize) -> OnItsWay {
         self.live.begin();
-        self.client.start(self.clock, self.request(index))
+        OnItsWay { started: self.client.start(self.clock, self.request(index)), turn: None }
     }
 
-    async fn finish(&self, arrival: Arrival, started: Started) -> RequestRecord {
-        let request = self.request(arrival.index);
+    async fn finish(&self, arrival: Arrival, on_its_way: OnItsWay) -> RequestRecord {
+        let OnItsWay { started, turn } = on_its_way;
+        let request = turn.as_deref().unwrap_or_else(|| self.request(arrival.index));
         let exchange =
             self.client.finish(self.clock, request, started, self.limits, &self.cut).await;
         let record = record(arrival, exchange);
         self.live.end(&record);
         record
+    }
+
+    async fn follow_up(&self, turns: &[RequestRecord]) -> Option<FollowUp<Box<ReadyRequest>>> {
+        let Conversations { workload, chat, body } = self.conversations.as_ref()?;
+        let conversation = workload.request(turns.first()?.index);
+        let think = conversation.follow_ups.get(turns.len() - 1)?.think;
+        // Reasoning is no part of what was said.
+        let answers = turns.iter().map(|turn| turn.stream.text.as_str());
+        let request = conversation.after(answers, *chat)?;
+        let prepare = {
+            let (client, body) = (self.client.clone(), Arc::clone(body));
+            move || Box::new(client.prepare(&body(&request)))
+        };
+        // Long bodies take their time, in which the loop would read nothing.
+        let turn = if think.is_zero() {
+            prepare()
+        } else {
+            tokio::task::spawn_blocking(prepare).await.ok()?
+        };
+        Some(FollowUp { think, turn })
+    }
+
+    fn start_turn(&self, turn: Box<ReadyRequest>) -> OnItsWay {
+        self.live.begin();
+        OnItsWay { started: self.client.start(self.clock, &turn), turn: Some(turn) }
     }
 }
 
@@ -160,6 +219,6 @@ fn connections(load: &Load, schedule: &Schedule) -> usize {
 
 fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
     let Exchange { sent, connect, ended, stream, outcome } = exchange;
-    let Arrival { index, scheduled, released } = arrival;
-    RequestRecord { index, scheduled, released, sent, connect, ended, stream, outcome }
+    let Arrival { index, turn, scheduled, released } = arrival;
+    RequestRecord { index, turn, scheduled, released, sent, connect, ended, stream, outcome }
 }

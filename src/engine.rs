@@ -11,15 +11,17 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::pacer::{Pacer, Pacing};
-use crate::record::RequestRecord;
+use crate::record::{Outcome, RequestRecord};
 use crate::schedule::{Schedule, Sends};
 use crate::stop::Stop;
 
 /// One request that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Which request of the workload.
+    /// Which request of the workload; of a workload of conversations, which of them.
     pub index: usize,
+    /// Which turn of the conversation; 0 for the first.
+    pub turn: u32,
     /// When it is due.
     pub scheduled: Duration,
     /// When it might leave: later than `scheduled` where a cap held it back.
@@ -31,8 +33,10 @@ pub struct Arrival {
 pub trait Sender: Clone + Send + Sync + 'static {
     /// A request that is on its way, or is still to leave.
     type Started: Send + 'static;
+    /// A later turn of a conversation, ready to leave.
+    type Turn: Send + 'static;
 
-    /// Lets the request leave if it can at once. Does not wait.
+    /// Lets the request leave if it can at once; of a conversation, the first turn. Does not wait.
     fn start(&self, index: usize) -> Self::Started;
 
     /// Lets it leave if it has not, and reads the answer. After a stop it ends soon.
@@ -41,11 +45,31 @@ pub trait Sender: Clone + Send + Sync + 'static {
         arrival: Arrival,
         started: Self::Started,
     ) -> impl Future<Output = RequestRecord> + Send;
+
+    /// What follows `turns`, those of one conversation so far, all of which completed. `None` where it is
+    /// over.
+    fn follow_up(
+        &self,
+        turns: &[RequestRecord],
+    ) -> impl Future<Output = Option<FollowUp<Self::Turn>>> + Send;
+
+    /// Lets a later turn leave if it can at once. Does not wait.
+    fn start_turn(&self, turn: Self::Turn) -> Self::Started;
+}
+
+/// A turn that follows another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowUp<T> {
+    /// How long after the end of the one before it is due.
+    pub think: Duration,
+    /// What is sent.
+    pub turn: T,
 }
 
 /// Runs a schedule to its end, the last answers included. Every arrival that was due has a record, in
-/// the order in which they were due. After a stop no further request is sent. `cut` is asked for when
-/// those in flight are to end: after a stop, and when the time to drain is over.
+/// the order in which they were due, the turns of a conversation one after the other. After a stop no
+/// further request is sent. `cut` is asked for when those in flight are to end: after a stop, and when the
+/// time to drain is over.
 ///
 /// # Errors
 ///
@@ -54,50 +78,61 @@ pub trait Sender: Clone + Send + Sync + 'static {
 /// # Panics
 ///
 /// If `sender` panics.
-pub async fn run(
+pub async fn run<S: Sender>(
     schedule: &Schedule,
     clock: Clock,
     pacing: Pacing,
     stop: &Stop,
     cut: &Stop,
-    sender: impl Sender,
+    sender: S,
 ) -> io::Result<Vec<RequestRecord>> {
     let mut in_flight = JoinSet::new();
+    let play = |places| {
+        let (stop, cut) = (stop.clone(), cut.clone());
+        Arc::new(Play { sender: sender.clone(), clock, places, end: schedule.end, stop, cut })
+    };
+    let mut sold_out = None;
     match &schedule.sends {
         Sends::Open { offsets, cap } => {
-            let arrivals = OpenLoop { offsets, cap: *cap, clock, pacing, stop };
-            arrivals.send(&mut in_flight, sender).await?;
+            let play = play(cap.map(Places::new));
+            OpenLoop { offsets, pacing, play }.send(&mut in_flight).await?;
         }
-        Sends::Closed { starts, requests, end } => {
-            let tickets = Tickets::new(*requests, *end, schedule.warm_up);
-            let users = ClosedLoop { starts, tickets: Arc::new(tickets), clock, pacing, stop };
-            users.send(&mut in_flight, sender).await?;
+        Sends::Closed { starts, requests } => {
+            let tickets = Arc::new(Tickets::new(*requests, schedule.end, schedule.warm_up));
+            let users =
+                ClosedLoop { starts, tickets: Arc::clone(&tickets), pacing, play: play(None) };
+            users.send(&mut in_flight).await?;
+            sold_out = Some(tickets);
         }
     }
-    let mut records = drained(in_flight, schedule.drain, clock, stop, cut).await;
+    let drained = async {
+        match schedule.drain {
+            Some(drain) => {
+                if let Some(tickets) = &sold_out {
+                    tickets.sold_out(clock).await;
+                }
+                clock.wait_until(clock.now() + drain).await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let mut records = ended(in_flight, drained, stop, cut).await;
     records.sort_by_key(|record| record.index);
     Ok(records)
 }
 
-/// What is in flight, when all of it has ended.
-async fn drained(
+/// What is in flight, when all of it has ended; it is cut when `drained` returns.
+async fn ended(
     in_flight: JoinSet<Vec<RequestRecord>>,
-    drain: Option<Duration>,
-    clock: Clock,
+    drained: impl Future<Output = ()>,
     stop: &Stop,
     cut: &Stop,
 ) -> Vec<RequestRecord> {
-    let patience = async {
-        match drain {
-            Some(drain) => clock.wait_until(clock.now() + drain).await,
-            None => std::future::pending().await,
-        }
-    };
     let all = in_flight.join_all();
     tokio::pin!(all);
     let ended = tokio::select! {
         ended = &mut all => ended,
-        () = patience => {
+        () = drained => {
             cut.request();
             all.await
         }
@@ -107,6 +142,69 @@ async fn drained(
         }
     };
     ended.into_iter().flatten().collect()
+}
+
+/// What all requests of a run share.
+struct Play<S> {
+    sender: S,
+    clock: Clock,
+    /// `None` where requests in flight are not counted.
+    places: Option<Places>,
+    /// No turn is due from then on.
+    end: Option<Duration>,
+    stop: Stop,
+    cut: Stop,
+}
+
+/// How the turns of a conversation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// With its last turn, or with one that failed.
+    Over,
+    /// There was no time for the next one.
+    BrokenOff,
+}
+
+impl<S: Sender> Play<S> {
+    /// Whether no further request is to be sent.
+    fn is_over(&self) -> bool {
+        self.stop.is_requested() || self.cut.is_requested()
+    }
+
+    /// Plays a conversation to its end. Its turns so far are those of `records` from `first` on, and the
+    /// others are added to them.
+    async fn go_on(&self, records: &mut Vec<RequestRecord>, first: usize) -> Ended {
+        while let Some(last) = records.last().filter(|last| last.outcome == Outcome::Completed) {
+            let (index, turn, at) = (last.index, last.turn + 1, last.ended);
+            let Some(next) = self.sender.follow_up(&records[first..]).await else { break };
+            let scheduled = at + next.think;
+            if self.end.is_some_and(|end| end <= scheduled) {
+                return Ended::BrokenOff;
+            }
+            if self.clock.now() < scheduled {
+                tokio::select! {
+                    () = self.clock.wait_until(scheduled) => {}
+                    () = self.cut.requested() => {}
+                }
+            }
+            let mut arrival = Arrival { index, turn, scheduled, released: scheduled };
+            let _place = match self.places.as_ref().map(|places| (places, places.take_at_once())) {
+                None => None,
+                Some((_, Some(place))) => Some(place),
+                Some((places, None)) => {
+                    let place = places.take().await;
+                    arrival.released = self.clock.now();
+                    Some(place)
+                }
+            };
+            if self.is_over() {
+                return Ended::BrokenOff;
+            }
+            let started = self.sender.start_turn(next.turn);
+            records.push(self.sender.finish(arrival, started).await);
+        }
+        Ended::Over
+    }
 }
 
 /// An arrival of the open loop at its time.
@@ -151,44 +249,39 @@ impl Places {
     }
 }
 
-/// Sends each request at its time, however slow the server is; with `cap` requests in flight, those
+/// Sends each request at its time, however slow the server is; with a cap on the requests in flight, those
 /// that come after them wait in the order of their arrival.
-struct OpenLoop<'a> {
+struct OpenLoop<'a, S> {
     offsets: &'a [Duration],
-    cap: Option<usize>,
-    clock: Clock,
     pacing: Pacing,
-    stop: &'a Stop,
+    play: Arc<Play<S>>,
 }
 
-impl OpenLoop<'_> {
-    /// Returns when all are sent.
-    async fn send<S: Sender>(
-        self,
-        in_flight: &mut JoinSet<Vec<RequestRecord>>,
-        sender: S,
-    ) -> io::Result<()> {
-        let Self { offsets, cap, clock, pacing, stop } = self;
-        let places = cap.map(Places::new);
+impl<S: Sender> OpenLoop<'_, S> {
+    /// Returns when all are sent; of conversations, the first turns.
+    async fn send(self, in_flight: &mut JoinSet<Vec<RequestRecord>>) -> io::Result<()> {
+        let Self { offsets, pacing, play } = self;
         let depart = {
-            let (sender, places) = (sender.clone(), places.clone());
+            let play = Arc::clone(&play);
             move |index| {
-                let place = match &places {
+                let place = match &play.places {
                     None => Some(None),
                     Some(places) => places.take_at_once().map(Some),
                 };
-                let left = place.map(|place| (sender.start(index), place));
+                let left = place.map(|place| (play.sender.start(index), place));
                 Due { index, left }
             }
         };
-        let pacer = Pacer::start(pacing, offsets.to_vec(), clock, depart)?;
+        let pacer = Pacer::start(pacing, offsets.to_vec(), play.clock, depart)?;
         let see_through = |due: Due<S::Started>| {
-            let scheduled = offsets[due.index];
-            let (places, sender) = (places.clone(), sender.clone());
-            in_flight
-                .spawn(async move { vec![attend(due, scheduled, clock, places, sender).await] });
+            let (scheduled, play) = (offsets[due.index], Arc::clone(&play));
+            in_flight.spawn(async move {
+                let mut records = vec![attend(due, scheduled, &play).await];
+                play.go_on(&mut records, 0).await;
+                records
+            });
         };
-        each(pacer, stop, see_through).await;
+        each(pacer, &play.stop, see_through).await;
         Ok(())
     }
 }
@@ -213,22 +306,20 @@ async fn each<T: Send + 'static>(mut pacer: Pacer<T>, stop: &Stop, mut go_on: im
 async fn attend<S: Sender>(
     due: Due<S::Started>,
     scheduled: Duration,
-    clock: Clock,
-    places: Option<Places>,
-    sender: S,
+    play: &Play<S>,
 ) -> RequestRecord {
     let Due { index, left } = due;
-    let mut arrival = Arrival { index, scheduled, released: scheduled };
-    let (started, _place) = match (left, places) {
+    let mut arrival = Arrival { index, turn: 0, scheduled, released: scheduled };
+    let (started, _place) = match (left, &play.places) {
         (Some(left), _) => left,
         (None, Some(places)) => {
             let place = places.take().await;
-            arrival.released = clock.now();
-            (sender.start(index), Some(place))
+            arrival.released = play.clock.now();
+            (play.sender.start(index), Some(place))
         }
-        (None, None) => (sender.start(index), None),
+        (None, None) => (play.sender.start(index), None),
     };
-    sender.finish(arrival, started).await
+    play.sender.finish(arrival, started).await
 }
 
 /// Gives the requests of a closed loop their numbers, until no more are to be sent.
@@ -238,12 +329,14 @@ struct Tickets {
     requests: Option<usize>,
     end: Option<Duration>,
     warm_up: Duration,
+    /// Asked for when there are no more.
+    sold_out: Stop,
 }
 
 impl Tickets {
     fn new(requests: Option<usize>, end: Option<Duration>, warm_up: Duration) -> Self {
         let (next, counting) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { next, counting, requests, end, warm_up }
+        Self { next, counting, requests, end, warm_up, sold_out: Stop::new() }
     }
 
     /// The number of a request that is due at `at`.
@@ -253,46 +346,62 @@ impl Tickets {
         }
         if let Some(requests) = self.requests
             && self.warm_up <= at
-            && requests <= self.counting.fetch_add(1, Ordering::Relaxed)
         {
-            return None;
+            let counting = self.counting.fetch_add(1, Ordering::Relaxed);
+            if requests <= counting + 1 {
+                self.sold_out.request();
+            }
+            if requests <= counting {
+                return None;
+            }
         }
         Some(self.next.fetch_add(1, Ordering::Relaxed))
     }
-}
 
-/// Lets each user begin at its time, and send its next request as soon as its last one has ended.
-struct ClosedLoop<'a> {
-    starts: &'a [Duration],
-    tickets: Arc<Tickets>,
-    clock: Clock,
-    pacing: Pacing,
-    stop: &'a Stop,
-}
-
-impl ClosedLoop<'_> {
-    /// Returns when all users have begun.
-    async fn send<S: Sender>(
-        self,
-        in_flight: &mut JoinSet<Vec<RequestRecord>>,
-        sender: S,
-    ) -> io::Result<()> {
-        let Self { starts, tickets, clock, pacing, stop } = self;
-        let begin = {
-            let (sender, tickets, starts) = (sender.clone(), Arc::clone(&tickets), starts.to_vec());
-            move |user: usize| {
-                let index = tickets.take(starts[user])?;
-                let arrival = Arrival { index, scheduled: starts[user], released: starts[user] };
-                Some((arrival, sender.start(index)))
+    /// Returns when the last has been taken, or there is no more time for one.
+    async fn sold_out(&self, clock: Clock) {
+        let over = async {
+            match self.end {
+                Some(end) => clock.wait_until(end).await,
+                None => std::future::pending().await,
             }
         };
-        let pacer = Pacer::start(pacing, starts.to_vec(), clock, begin)?;
+        tokio::select! {
+            () = self.sold_out.requested() => {}
+            () = over => {}
+        }
+    }
+}
+
+/// Lets each user begin at its time, and send its next request, or begin its next conversation, as soon as
+/// its last one has ended.
+struct ClosedLoop<'a, S> {
+    starts: &'a [Duration],
+    tickets: Arc<Tickets>,
+    pacing: Pacing,
+    play: Arc<Play<S>>,
+}
+
+impl<S: Sender> ClosedLoop<'_, S> {
+    /// Returns when all users have begun.
+    async fn send(self, in_flight: &mut JoinSet<Vec<RequestRecord>>) -> io::Result<()> {
+        let Self { starts, tickets, pacing, play } = self;
+        let begin = {
+            let (play, tickets, starts) =
+                (Arc::clone(&play), Arc::clone(&tickets), starts.to_vec());
+            move |user: usize| {
+                let (index, at) = (tickets.take(starts[user])?, starts[user]);
+                let arrival = Arrival { index, turn: 0, scheduled: at, released: at };
+                Some((arrival, play.sender.start(index)))
+            }
+        };
+        let pacer = Pacer::start(pacing, starts.to_vec(), play.clock, begin)?;
         let go_on = |begun: Option<_>| {
             let Some((arrival, started)) = begun else { return };
-            let (tickets, stop, sender) = (Arc::clone(&tickets), stop.clone(), sender.clone());
-            in_flight.spawn(async move { user(arrival, started, &tickets, &stop, &sender).await });
+            let (tickets, play) = (Arc::clone(&tickets), Arc::clone(&play));
+            in_flight.spawn(async move { user(arrival, started, &tickets, &play).await });
         };
-        each(pacer, stop, go_on).await;
+        each(pacer, &play.stop, go_on).await;
         Ok(())
     }
 }
@@ -302,19 +411,21 @@ async fn user<S: Sender>(
     mut arrival: Arrival,
     mut started: S::Started,
     tickets: &Tickets,
-    stop: &Stop,
-    sender: &S,
+    play: &Play<S>,
 ) -> Vec<RequestRecord> {
     let mut records = Vec::new();
     loop {
-        let record = sender.finish(arrival, started).await;
+        let first = records.len();
+        records.push(play.sender.finish(arrival, started).await);
+        if play.go_on(&mut records, first).await == Ended::BrokenOff || play.is_over() {
+            return records;
+        }
         // Its next one is due since the end of this one, which may have been before it was read.
-        let at = record.ended;
-        records.push(record);
-        let index = if stop.is_requested() { None } else { tickets.take(at) };
-        let Some(index) = index else { return records };
-        arrival = Arrival { index, scheduled: at, released: at };
-        started = sender.start(index);
+        let ended = records.last().map(|last| last.ended);
+        let next = ended.and_then(|at| Some((tickets.take(at)?, at)));
+        let Some((index, at)) = next else { return records };
+        arrival = Arrival { index, turn: 0, scheduled: at, released: at };
+        started = play.sender.start(index);
     }
 }
 
@@ -325,7 +436,7 @@ mod tests {
     use crate::record::{Failure, Outcome, Stream};
 
     fn schedule(sends: Sends) -> Schedule {
-        Schedule { sends, warm_up: Duration::ZERO, drain: None }
+        Schedule { sends, warm_up: Duration::ZERO, end: None, drain: None }
     }
 
     fn open(offsets: &[u64], cap: Option<usize>) -> Schedule {
@@ -334,7 +445,8 @@ mod tests {
     }
 
     fn closed(users: usize, requests: Option<usize>, end: Option<Duration>) -> Schedule {
-        schedule(Sends::Closed { starts: vec![Duration::ZERO; users], requests, end })
+        let sends = Sends::Closed { starts: vec![Duration::ZERO; users], requests };
+        Schedule { end, ..schedule(sends) }
     }
 
     /// Requests that leave at once and are answered after `service`.
@@ -343,25 +455,36 @@ mod tests {
         clock: Clock,
         service: Duration,
         cut: Stop,
+        /// How long users think before each turn but the first.
+        thinks: &'static [u64],
+        /// The turn of a conversation that fails.
+        failing: Option<(usize, u32)>,
     }
 
     impl Sender for Simulated {
         /// When it left.
         type Started = Duration;
+        /// Which it is.
+        type Turn = usize;
 
         fn start(&self, _: usize) -> Duration {
             self.clock.now()
         }
 
         async fn finish(&self, arrival: Arrival, sent: Duration) -> RequestRecord {
+            let failed = |failure| Outcome::Failed { failure, message: String::new() };
             let outcome = tokio::select! {
-                () = self.clock.wait_until(sent + self.service) => Outcome::Completed,
-                () = self.cut.requested() => {
-                    Outcome::Failed { failure: Failure::Cancelled, message: String::new() }
+                () = self.clock.wait_until(sent + self.service) => {
+                    match self.failing == Some((arrival.index, arrival.turn)) {
+                        true => failed(Failure::Truncated),
+                        false => Outcome::Completed,
+                    }
                 }
+                () = self.cut.requested() => failed(Failure::Cancelled),
             };
             RequestRecord {
                 index: arrival.index,
+                turn: arrival.turn,
                 scheduled: arrival.scheduled,
                 released: arrival.released,
                 sent,
@@ -371,14 +494,49 @@ mod tests {
                 outcome,
             }
         }
+
+        async fn follow_up(&self, turns: &[RequestRecord]) -> Option<FollowUp<usize>> {
+            let places = turns.iter().map(|turn| turn.turn as usize);
+            assert!(places.eq(0..turns.len()), "a conversation is given with all its turns");
+            let think = ms(*self.thinks.get(turns.len() - 1)?);
+            Some(FollowUp { think, turn: turns.len() })
+        }
+
+        fn start_turn(&self, _: usize) -> Duration {
+            self.clock.now()
+        }
     }
 
     /// Runs the schedule with answers after `service`.
     async fn simulate(schedule: &Schedule, service: Duration, stop: &Stop) -> Vec<RequestRecord> {
+        play(schedule, service, stop, &[], None).await
+    }
+
+    /// Runs it with conversations in which users think so many milliseconds before each further turn.
+    async fn play(
+        schedule: &Schedule,
+        service: Duration,
+        stop: &Stop,
+        thinks: &'static [u64],
+        failing: Option<(usize, u32)>,
+    ) -> Vec<RequestRecord> {
         let clock = Clock::start();
         let cut = Stop::new();
-        let sender = Simulated { clock, service, cut: cut.clone() };
+        let sender = Simulated { clock, service, cut: cut.clone(), thinks, failing };
         run(schedule, clock, Pacing::Timer, stop, &cut, sender).await.unwrap()
+    }
+
+    /// Conversation, turn, when it was scheduled and when it was sent, ms.
+    fn seen(records: &[RequestRecord]) -> Vec<(usize, u32, u128, u128)> {
+        let seen = |record: &RequestRecord| {
+            let (scheduled, sent) = (record.scheduled.as_millis(), record.sent.as_millis());
+            (record.index, record.turn, scheduled, sent)
+        };
+        records.iter().map(seen).collect()
+    }
+
+    fn completed(records: &[RequestRecord]) -> usize {
+        records.iter().filter(|record| record.outcome == Outcome::Completed).count()
     }
 
     #[tokio::test(start_paused = true)]
@@ -468,6 +626,95 @@ mod tests {
                 assert_eq!(records.iter().filter(failed).count(), cut, "{schedule:?}");
                 assert!(cut == 0 || records.iter().all(|record| record.ended < ms(200)));
             }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_waits_for_the_answer_before_it_and_for_the_think_time() {
+        let schedule = open(&[0, 30], None);
+        let records = play(&schedule, ms(100), &Stop::new(), &[200, 0], None).await;
+        assert_eq!(
+            seen(&records),
+            [
+                (0, 0, 0, 0),
+                (0, 1, 300, 300),
+                (0, 2, 400, 400),
+                (1, 0, 30, 30),
+                (1, 1, 330, 330),
+                (1, 2, 430, 430),
+            ]
+        );
+        assert!(records.iter().all(|record| record.lateness() == Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_fails_ends_its_conversation_and_no_other() {
+        let schedule = open(&[0, 0], None);
+        let records = play(&schedule, ms(10), &Stop::new(), &[5, 5], Some((0, 1))).await;
+        let turns: Vec<(usize, u32)> =
+            records.iter().map(|record| (record.index, record.turn)).collect();
+        assert_eq!(turns, [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]);
+        assert_eq!(completed(&records), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_goes_on_to_the_next_conversation_when_one_is_over() {
+        let schedule = closed(1, Some(3), None);
+        let records = play(&schedule, ms(10), &Stop::new(), &[20], Some((1, 0))).await;
+        assert_eq!(
+            seen(&records),
+            [(0, 0, 0, 0), (0, 1, 30, 30), (1, 0, 40, 40), (2, 0, 50, 50), (2, 1, 80, 80)],
+            "conversation 1 ends with its first turn, which fails"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_cap_is_on_requests_and_a_user_who_thinks_holds_no_place() {
+        let schedule = open(&[0, 0], Some(1));
+        let records = play(&schedule, ms(100), &Stop::new(), &[50], None).await;
+        // The second conversation has the place while the first thinks, and keeps it beyond that.
+        let expected = [(0, 0, 0, 0), (0, 1, 150, 200), (1, 0, 0, 100), (1, 1, 250, 300)];
+        assert_eq!(seen(&records), expected);
+        assert!(records.iter().all(|record| record.lateness() == Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_stop_no_further_turn_is_sent_and_nobody_is_waited_for() {
+        for schedule in [open(&[0], None), open(&[0], Some(1)), closed(1, Some(9), None)] {
+            let stop = Stop::new();
+            let stopper = stop.clone();
+            tokio::spawn(async move {
+                Clock::start().wait_until(ms(25)).await;
+                stopper.request();
+            });
+            let clock = Clock::start();
+            let records = play(&schedule, ms(10), &stop, &[1_000_000], None).await;
+            assert_eq!((records.len(), completed(&records)), (1, 1), "{schedule:?}");
+            assert!(clock.now() < ms(100), "a user who thinks is not waited for");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_turn_is_due_after_the_time_of_the_run_or_sent_after_the_drain() {
+        for schedule in [open(&[0], None), closed(1, None, None)] {
+            let timed = Schedule { end: Some(ms(35)), ..schedule.clone() };
+            let records = play(&timed, ms(10), &Stop::new(), &[10, 10], None).await;
+            assert_eq!(seen(&records), [(0, 0, 0, 0), (0, 1, 20, 20)], "the third is due at 40 ms");
+        }
+        let drained = Schedule { drain: Some(ms(35)), ..open(&[0], None) };
+        let records = play(&drained, ms(10), &Stop::new(), &[10, 10], None).await;
+        assert_eq!(seen(&records), [(0, 0, 0, 0), (0, 1, 20, 20)]);
+        assert_eq!(completed(&records), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_drain_of_users_begins_when_there_is_nothing_left_to_begin() {
+        let drain = Some(ms(100));
+        let by_number = Schedule { drain, ..closed(2, Some(40), None) };
+        let by_time = Schedule { drain, ..closed(2, None, Some(ms(400))) };
+        for schedule in [by_number, by_time] {
+            let records = simulate(&schedule, ms(20), &Stop::new()).await;
+            assert_eq!((records.len(), completed(&records)), (40, 40), "{schedule:?}");
         }
     }
 }

@@ -104,6 +104,16 @@ pub struct Flags {
     /// trace: how many times faster than it was it is replayed [default: 1]
     #[arg(long, value_name = "FACTOR", help_heading = "Workload")]
     pub trace_speed: Option<f64>,
+    /// So many conversations of several turns instead of single requests: those of --dataset-path, or of
+    /// random words
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub num_chat_sessions: Option<NonZeroUsize>,
+    /// --num-chat-sessions without a file: turns of a conversation [default: 4]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub random_num_turns: Option<NonZeroU32>,
+    /// --num-chat-sessions: how long a user thinks before each turn but the first, ms, or with its unit [default: 0]
+    #[arg(long, value_name = "TIME", value_parser = parse_delay, help_heading = "Workload")]
+    pub delay_between_chat_turns: Option<Duration>,
     /// What prompts begin with, so that no prefix cache carries over from another case or run: auto for
     /// something new each time, none to send the data as it is, or a text [default: auto]
     #[arg(long, value_name = "SALT", help_heading = "Workload")]
@@ -232,6 +242,14 @@ fn parse_length(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Ok(length) if length.is_zero() => Err("it must be above zero".to_owned()),
         length => length.map_err(|error| error.to_string()),
+    }
+}
+
+/// A bare number is in milliseconds, as MAX's script has it.
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(ms) => Ok(Duration::from_millis(ms)),
+        Err(_) => parse_duration(text).map_err(|error| error.to_string()),
     }
 }
 

@@ -130,6 +130,7 @@ mod trial;
 pub mod samples;
 pub mod search;
 pub mod summary;
+pub mod turns;
 
 pub mod self_check;
 pub mod steady;

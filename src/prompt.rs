@@ -63,6 +63,20 @@ impl Prompt {
         }
     }
 
+    /// Goes on with what was answered and what the user says to that. Where prompts are texts, the
+    /// answer follows the prompt as the model has continued it, and the user's words follow after an
+    /// empty line: what a server has cached of the turn before is then the beginning of this one.
+    pub fn go_on(&mut self, answer: &str, said: &str, chat: bool) {
+        if chat {
+            let message = |role, content: &str| Message { role, content: content.to_owned() };
+            let mut messages = self.messages();
+            messages.extend([message(Role::Assistant, answer), message(Role::User, said)]);
+            *self = Self::Messages(messages);
+        } else {
+            *self = Self::Text(format!("{}{answer}\n\n{said}", self.text()));
+        }
+    }
+
     /// The prompt as a text: of a conversation, what is said in it.
     pub fn text(&self) -> Cow<'_, str> {
         match self {
@@ -83,5 +97,33 @@ impl Prompt {
             Self::Messages(messages) => messages.clone(),
             Self::Tokens(_) => Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_goes_on_as_messages_or_as_one_text() {
+        let mut chat = Prompt::Text("a".to_owned());
+        chat.put_before("be brief", true);
+        chat.go_on("b", "c", true);
+        let said: Vec<(Role, String)> =
+            chat.messages().into_iter().map(|message| (message.role, message.content)).collect();
+        let of = |role, text: &str| (role, text.to_owned());
+        assert_eq!(
+            said,
+            [
+                of(Role::System, "be brief"),
+                of(Role::User, "a"),
+                of(Role::Assistant, "b"),
+                of(Role::User, "c"),
+            ]
+        );
+        let mut text = Prompt::Text("a".to_owned());
+        text.go_on(" b", "c", false);
+        text.go_on(" d", "e", false);
+        assert_eq!(text, Prompt::Text("a b\n\nc d\n\ne".to_owned()));
     }
 }

@@ -6,8 +6,10 @@ use std::time::Duration;
 /// One request as the client saw it. Every offset counts from the start of the case.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
-    /// Which request of the workload it was.
+    /// Which request of the workload it was; of a workload of conversations, which of them.
     pub index: usize,
+    /// Which turn of the conversation; 0 for the first.
+    pub turn: u32,
     /// When the schedule asked for it.
     pub scheduled: Duration,
     /// When it might leave: when it was scheduled, or later where a cap on the requests in flight held
@@ -201,6 +203,7 @@ pub(crate) mod tests {
     pub(crate) fn completed(chunks: &[u64]) -> RequestRecord {
         RequestRecord {
             index: 0,
+            turn: 0,
             scheduled: ms(0),
             released: ms(0),
             sent: ms(10),

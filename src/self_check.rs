@@ -152,8 +152,9 @@ fn run(point: LoadPoint, stop: &Stop) -> anyhow::Result<SelfCheck> {
     let ready = (0..requests).map(|index| request(&client, &backend, index)).collect();
     let limits = Limits { timeout: TIMEOUT, stall_timeout: None };
     let live = Arc::<Live>::default();
-    let runtime = drive::runtime(&load, &live)?;
-    let run = drive::drive(&client, ready, &load, &schedule, limits, &live, stop);
+    let runtime = drive::runtime(true, &live)?;
+    let sent = drive::Sent { requests: ready, conversations: None };
+    let run = drive::drive(&client, sent, &load, &schedule, limits, &live, stop);
     let (records, _) = runtime.block_on(run)?;
     compared(point, &records, &server.truth())
 }

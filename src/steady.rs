@@ -384,6 +384,9 @@ fn window(
     if matches!(load, Load::Staged(_)) {
         return Err("the plan changes the rate".to_owned());
     }
+    if matches!(load, Load::Trace { .. }) {
+        return Err("the trace changes the rate".to_owned());
+    }
     let in_flight = levels(flights);
     let usual = level_at(&in_flight, sending, 0.5);
     let full = |places: usize| FULL * places as f64;

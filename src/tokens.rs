@@ -33,12 +33,14 @@ pub struct RequestTokens {
     pub cached: Option<u32>,
 }
 
-/// Counts the tokens of one request.
+/// Counts the tokens of the last of `turns`, the turns of `request` until then.
 pub fn count(
-    record: &RequestRecord,
+    turns: &[RequestRecord],
     request: &PromptRequest,
     tokenizer: Option<&Tokenizer>,
+    chat: bool,
 ) -> anyhow::Result<RequestTokens> {
+    let Some((record, before)) = turns.split_last() else { return Ok(RequestTokens::default()) };
     let usage = record.stream.usage;
     let stream = &record.stream;
     let client = tokenizer
@@ -47,13 +49,21 @@ pub fn count(
             Ok::<_, anyhow::Error>(answer + tokenizer.count_output(&stream.reasoning)?)
         })
         .transpose()?;
+    let prompt_by_server = usage.and_then(|usage| usage.prompt_tokens);
+    let prompt_by_client = match (record.turn, tokenizer) {
+        (0, _) => request.prompt_tokens,
+        // All of a conversation, once more for each turn, is much to count where the server has.
+        (_, Some(tokenizer)) if prompt_by_server.is_none() => {
+            let answers = before.iter().map(|turn| turn.stream.text.as_str());
+            let turn = request.after(answers, chat);
+            turn.map(|turn| tokenizer.count(&turn.prompt, chat)).transpose()?
+        }
+        _ => None,
+    };
     Ok(RequestTokens {
-        input: TokenCount {
-            server: usage.and_then(|usage| usage.prompt_tokens),
-            client: request.prompt_tokens,
-        },
+        input: TokenCount { server: prompt_by_server, client: prompt_by_client },
         output: TokenCount { server: usage.and_then(|usage| usage.completion_tokens), client },
-        asked: request.output_tokens,
+        asked: request.output_tokens_of(record.turn),
         cached: usage.and_then(|usage| usage.cached_tokens),
     })
 }

@@ -111,11 +111,7 @@ pub async fn try_out(
     limits: Limits,
     stop: &Stop,
 ) -> anyhow::Result<Manners> {
-    let prompt = PromptRequest {
-        prompt: Prompt::Text("Say hello.".to_owned()),
-        prompt_tokens: None,
-        output_tokens: 8,
-    };
+    let prompt = PromptRequest::single(Prompt::Text("Say hello.".to_owned()), None, 8);
     let mut manners = Manners::of(&case.backend);
     let mut first = None;
     loop {

@@ -2,7 +2,7 @@
 //! depend on each other, no network, no environment.
 
 use std::marker::PhantomData;
-use std::num::{NonZeroI64, NonZeroUsize};
+use std::num::{NonZeroI64, NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use crate::duration::HumanDuration;
 use crate::load::{ArrivalProcess, Burstiness};
 use crate::share::Share;
 use crate::slo::Slo;
-use crate::workload::{Columns, DatasetKind, Length, PromptForm, Salt};
+use crate::workload::{Columns, DatasetKind, Length, PromptForm, Salt, ThinkTime};
 
 mod backend;
 mod error;
@@ -87,6 +87,15 @@ pub struct Workload {
     pub max_input_tokens: Option<u32>,
     /// Longer answers of a trace are.
     pub max_output_tokens: Option<u32>,
+    /// How many turns a conversation has.
+    pub turns: Option<Length>,
+    /// Turns of a conversation past it are left out.
+    #[serde(default, deserialize_with = "count")]
+    pub max_turns: Option<NonZeroU32>,
+    /// Length of what a user says after the first turn, tokens.
+    pub follow_up_tokens: Option<Length>,
+    /// How long users think between an answer and what they say to it.
+    pub think_time: Option<ThinkTime>,
     /// What the system says before every prompt.
     pub system: Option<String>,
     /// Whether prompts begin with something that no other case and run has, so that no prefix cache

@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::StreamOptions;
 use crate::course::Course;
@@ -15,6 +16,7 @@ use crate::workload::Workload;
 
 const REQUESTS: usize = 2;
 const OUTPUT_TOKENS: u32 = 4;
+const THINK: Duration = Duration::from_millis(10);
 
 /// The case with a handful of requests, all at once, against the embedded engine.
 pub(super) fn of(case: &Case) -> Case {
@@ -44,11 +46,16 @@ pub(super) fn of(case: &Case) -> Case {
     }
 }
 
-/// The requests with short answers.
+/// The requests with short answers; of a conversation, one more turn after a moment's thought.
 pub(super) fn shorten(prepared: Prepared) -> Prepared {
     let mut workload = Workload::clone(&prepared.workload);
     for request in &mut workload.requests {
         request.output_tokens = request.output_tokens.min(OUTPUT_TOKENS);
+        request.follow_ups.truncate(1);
+        for follow_up in &mut request.follow_ups {
+            follow_up.output_tokens = follow_up.output_tokens.min(OUTPUT_TOKENS);
+            follow_up.think = follow_up.think.min(THINK);
+        }
     }
     Prepared { workload: Arc::new(workload), ..prepared }
 }

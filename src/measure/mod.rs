@@ -4,13 +4,14 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use anyhow::bail;
 use jiff::ZonedDateTime;
 
 use crate::client::{Client, ReadyRequest};
 use crate::descriptors;
-use crate::drive;
+use crate::drive::{self, Conversations, Sent};
 use crate::files::Files;
 use crate::flags::SelfCheckMode;
 use crate::launch;
@@ -29,10 +30,11 @@ use crate::summary::{Counted, Summary};
 use crate::tokenizer::Tokenizer;
 use crate::tokens;
 use crate::trial::{self, Manners};
+use crate::turns::Turns;
 use crate::validity::Validity;
 use crate::verdict;
 use crate::watchdog::Limits;
-use crate::workload::{Sampling, Workload};
+use crate::workload::{PromptRequest, Sampling, Workload};
 
 mod search;
 
@@ -188,19 +190,21 @@ fn run_once(
 ) -> anyhow::Result<Report> {
     let (server, address) = start(case, prepared.tokenizer.as_ref())?;
     let schedule = schedule(case, prepared);
-    let runtime = drive::runtime(&case.load, live)?;
+    let waiting = matches!(case.load, Load::Closed(_)) || prepared.workload.has_turns();
+    let runtime = drive::runtime(waiting, live)?;
     let ((records, strain), notes) =
         runtime.block_on(records(case, prepared, options, &address, &schedule, live, stop))?;
     let sent = records.len();
-    let measured = records.into_iter().filter(|record| schedule.warm_up <= record.scheduled);
-    let requests = counted(measured, prepared)?;
+    let began = records.iter().filter(|record| record.turn == 0).count();
+    let measured = counting(records, schedule.warm_up);
+    let requests = counted(measured, prepared, case.backend.protocol.is_chat())?;
     let interrupted = stop.is_requested();
     // The case's own server would be in the way of the check.
     drop(server);
     let load = LoadPoint::of(requests.iter().map(|(record, _)| record));
     let mode = if interrupted { SelfCheckMode::Never } else { options.self_check };
     let self_check = self_check::of(mode, load, strain.wall, stop);
-    let run = Run { requests, sent, strain, notes, self_check, interrupted };
+    let run = Run { requests, sent, began, strain, notes, self_check, interrupted };
     Ok(report(case, prepared, options, &address, run))
 }
 
@@ -241,11 +245,19 @@ async fn records(
     } else {
         Manners::of(&case.backend)
     };
+    let notes = manners.notes.clone();
     let requests = &prepared.workload.requests;
     let ready: Vec<ReadyRequest> =
         requests.iter().map(|request| client.prepare(&manners.body(case, request))).collect();
-    let run = drive::drive(&client, ready, &case.load, schedule, limits, live, stop).await?;
-    Ok((run, manners.notes))
+    let conversations = prepared.workload.has_turns().then(|| {
+        let (workload, case) = (Arc::clone(&prepared.workload), case.clone());
+        let chat = case.backend.protocol.is_chat();
+        let body = Arc::new(move |request: &PromptRequest| manners.body(&case, request));
+        Conversations { workload, chat, body }
+    });
+    let sent = Sent { requests: ready, conversations };
+    let run = drive::drive(&client, sent, &case.load, schedule, limits, live, stop).await?;
+    Ok((run, notes))
 }
 
 /// The schedule of the case, which sends no more requests than were drawn unless its end is open.
@@ -261,17 +273,33 @@ fn schedule(case: &Case, prepared: &Prepared) -> Schedule {
     }
 }
 
+/// The records that count: those of requests and conversations that began after the warm-up.
+fn counting(mut records: Vec<RequestRecord>, warm_up: Duration) -> Vec<RequestRecord> {
+    let mut counts = true;
+    records.retain(|record| {
+        if record.turn == 0 {
+            counts = warm_up <= record.scheduled;
+        }
+        counts
+    });
+    records
+}
+
+/// `records` are in order, the turns of a conversation one after the other.
 fn counted(
-    records: impl Iterator<Item = RequestRecord>,
+    records: Vec<RequestRecord>,
     prepared: &Prepared,
+    chat: bool,
 ) -> anyhow::Result<Vec<Counted>> {
-    let requests = &prepared.workload.requests;
-    let count = |record: RequestRecord| {
-        let request = &requests[record.index % requests.len()];
-        let tokens = tokens::count(&record, request, prepared.tokenizer.as_ref())?;
-        Ok((record, tokens))
-    };
-    records.map(count).collect()
+    let (workload, tokenizer) = (&prepared.workload, prepared.tokenizer.as_ref());
+    let mut tokens = Vec::with_capacity(records.len());
+    for conversation in records.chunk_by(|one, next| one.index == next.index) {
+        let request = workload.request(conversation[0].index);
+        for turns in 1..=conversation.len() {
+            tokens.push(tokens::count(&conversation[..turns], request, tokenizer, chat)?);
+        }
+    }
+    Ok(records.into_iter().zip(tokens).collect())
 }
 
 /// What came of a case.
@@ -280,6 +308,8 @@ struct Run {
     requests: Vec<Counted>,
     /// Requests that were sent, those of the warm-up included.
     sent: usize,
+    /// The same, but one for all turns of a conversation.
+    began: usize,
     strain: Strain,
     /// What was found out before the clock started.
     notes: Vec<String>,
@@ -294,7 +324,7 @@ fn report(
     address: &Address,
     run: Run,
 ) -> Report {
-    let Run { requests, sent, strain, notes, self_check, interrupted } = run;
+    let Run { requests, sent, began, strain, notes, self_check, interrupted } = run;
     let summary = Summary::new(&requests, case.goodput);
     let judgements = verdict::judge(&case.slos, &summary);
     let records = requests.iter().map(|(record, _)| record);
@@ -307,16 +337,20 @@ fn report(
     warnings.extend(steady_state.as_ref().ok().and_then(SteadyState::warning));
     let drawn = prepared.workload.requests.len();
     let asked = case.course.requests.unwrap_or_default();
-    if case.course.is_open_ended() && drawn < sent {
+    let has_turns = prepared.workload.has_turns();
+    let what = if has_turns { "conversations" } else { "requests" };
+    if case.course.is_open_ended() && drawn < began {
         warnings.push(format!(
-            "{sent} requests were sent and the dataset gave {drawn}: prompts came again, and a prefix \
+            "{began} {what} were sent and the dataset gave {drawn}: prompts came again, and a prefix \
              cache may have answered them"
         ));
     } else if drawn < asked {
         warnings.push(format!(
-            "the dataset holds {drawn} requests of a fitting length, fewer than the {asked} asked for"
+            "the dataset holds {drawn} {what} of a fitting length, fewer than the {asked} asked for"
         ));
     }
+    let turns = has_turns.then(|| Turns::new(&requests, &prepared.workload));
+    warnings.extend(turns.as_ref().and_then(Turns::warning));
     let measured = Measured {
         case,
         base_url: Some(address.shown()),
@@ -324,6 +358,7 @@ fn report(
         sent,
         summary: &summary,
         steady_state,
+        turns,
         judgements: &judgements,
         verdict,
         validity,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -329,7 +330,7 @@ fn workloads(file: &ConfigFile, flags: &Flags) -> Result<Vec<NamedDataset>, Conf
         if workloads.iter().any(|other| other.name == name) {
             return Err(file.error(workload.name.span(), format!("a second workload `{name}`")));
         }
-        let kind = flags.dataset_name.unwrap_or(workload.dataset);
+        let kind = workload::kind(flags, workload.dataset);
         let asked = asked(workload).or_flags(kind, flags);
         let dataset = asked.dataset(kind).map_err(|fault| {
             let message = format!("`{}` of the workload `{name}`: {}", fault.key, fault.message);
@@ -359,6 +360,10 @@ fn asked(workload: &config::Workload) -> workload::Asked {
         to: workload.to.map(|to| to.0),
         max_input_tokens: workload.max_input_tokens,
         max_output_tokens: workload.max_output_tokens,
+        turns: workload.turns,
+        max_turns: workload.max_turns.map(NonZeroU32::get),
+        follow_up: workload.follow_up_tokens,
+        think: workload.think_time,
     }
 }
 
@@ -371,7 +376,7 @@ mod tests {
     use crate::course::{Course, RampShape, RampUp};
     use crate::plan::{DEFAULT_REQUESTS, Server};
     use crate::wire::ProtocolKind;
-    use crate::workload::{Dataset, Length, Source};
+    use crate::workload::{Conversations, Dataset, Length, Source, ThinkTime};
 
     /// Two backends, of two models and one, and two workloads; the groups follow at line 21.
     const AXES: &str = r#"[defaults]
@@ -821,11 +826,80 @@ requests = 30"#;
                 "[[bench]]\nloads = [\"4qps\"]\nslo = [\"max_goodput > 1\"]",
                 &["plan.toml:23:7", "`max_goodput > 1`", "`sweep`"],
             ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"multi_turn\"\nthink_time = 2",
+                &["plan.toml:24:14", "a time such as \"2s\"", "distribution"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"multi_turn\"\n\
+                 think_time = { distribution = \"exponential\", mean = \"0s\" }",
+                &["plan.toml:22:8", "`think_time` of the workload `y`", "above 0s"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"multi_turn\"\nmax_turns = 0",
+                &["plan.toml:24:13", "max_turns = 0", "a whole number above 0"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"multi_turn\"\npath = \"p\"\nturns = 3",
+                &["plan.toml:22:8", "`turns` of the workload `y`", "of a file (`path`)"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"random\"\nthink_time = \"2s\"",
+                &["plan.toml:22:8", "`think_time`", "nothing to the dataset random", "multi_turn"],
+            ),
             ("[[bench]]\nloads = [\"trace\"]", &["`a/m/w@trace`", "dataset trace"]),
             ("[[workload]]\nname = \"y z\"", &["plan.toml:22:8", "`y z` holds ' '", "letters"]),
         ] {
             assert_error(&with_axes(groups), "", parts);
         }
+    }
+
+    #[test]
+    fn conversations_are_those_of_a_file_or_made_up() {
+        let dataset = |more: &str| {
+            let workload = format!(
+                "[[workload]]\nname = \"y\"\ndataset = \"multi_turn\"\n{more}\n\
+                 [[bench]]\nworkloads = [\"y\"]\nloads = [\"inf\"]"
+            );
+            cases(&workload, "").remove(0).workload.dataset
+        };
+        let fixed = Length::Fixed;
+        let made_up = |turns, input, follow_up, prefix_tokens| Conversations::MadeUp {
+            turns,
+            input,
+            follow_up,
+            prefix_tokens,
+        };
+        assert_eq!(
+            dataset(""),
+            Dataset::MultiTurn {
+                conversations: made_up(fixed(4), fixed(512), fixed(128), 0),
+                output: Some(fixed(128)),
+                think: ThinkTime::default(),
+                max_turns: None,
+            }
+        );
+        let more = "turns = { distribution = \"uniform\", min = 2, max = 6 }\ninput_tokens = 9\n\
+                    follow_up_tokens = 5\noutput_tokens = 7\nprefix_tokens = 3\n\
+                    think_time = \"2s\"\nmax_turns = 4";
+        assert_eq!(
+            dataset(more),
+            Dataset::MultiTurn {
+                conversations: made_up(Length::Uniform { min: 2, max: 6 }, fixed(9), fixed(5), 3),
+                output: Some(fixed(7)),
+                think: ThinkTime::Fixed(Duration::from_secs(2)),
+                max_turns: Some(4),
+            }
+        );
+        assert_eq!(
+            dataset("path = \"talks.jsonl\""),
+            Dataset::MultiTurn {
+                conversations: Conversations::Recorded(Source::new("talks.jsonl")),
+                output: None,
+                think: ThinkTime::default(),
+                max_turns: None,
+            }
+        );
     }
 
     #[test]

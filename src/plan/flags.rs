@@ -15,6 +15,7 @@ use crate::flags::Flags;
 use crate::load::Load;
 use crate::sim::{Preset, SimConfig};
 use crate::wire::{BackendKind, ProtocolKind};
+use crate::workload::DatasetKind;
 
 /// The plan of the one case that `flags` describe.
 pub(super) fn plan(flags: &Flags) -> Result<Plan, PlanError> {
@@ -124,7 +125,7 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
 }
 
 fn workload(flags: &Flags) -> Result<NamedDataset, String> {
-    let kind = flags.dataset_name.unwrap_or_default();
+    let kind = workload::kind(flags, DatasetKind::default());
     let asked = workload::Asked::default().or_flags(kind, flags);
     let dataset = asked.dataset(kind).map_err(|fault| {
         let flag = match fault.key {
@@ -134,6 +135,7 @@ fn workload(flags: &Flags) -> Result<NamedDataset, String> {
             "suffix_tokens" => "--prefix-repetition-suffix-len",
             "prefix_tokens" => "--sonnet-prefix-len",
             "speed" => "--trace-speed",
+            "turns" => "--random-num-turns",
             key => key,
         };
         format!("{flag}: {}", fault.message)
@@ -146,7 +148,7 @@ fn workload(flags: &Flags) -> Result<NamedDataset, String> {
 mod tests {
     use super::super::tests::flags;
     use super::*;
-    use crate::workload::{Dataset, Length, PromptForm, Source};
+    use crate::workload::{Conversations, Dataset, Length, PromptForm, Source, ThinkTime};
 
     const TARGET: &str = "--model org/m --dataset-path d.json --tokenizer t.json";
 
@@ -303,6 +305,35 @@ mod tests {
                 form
             }
         );
+        let made_up = |turns, input, prefix_tokens| Conversations::MadeUp {
+            turns: fixed(turns),
+            input: fixed(input),
+            follow_up: fixed(input),
+            prefix_tokens,
+        };
+        let case = case_of("--model org/m --dataset-name random --num-chat-sessions 5");
+        assert_eq!(
+            (case.name.as_str(), case.course.requests),
+            ("modular/m/multi_turn@inf", Some(5))
+        );
+        let Dataset::MultiTurn { conversations, output, .. } = case.workload.dataset else {
+            panic!()
+        };
+        assert_eq!((conversations, output), (made_up(4, 1024, 0), Some(fixed(128))));
+        let line = "--num-chat-sessions 5 --random-num-turns 3 --delay-between-chat-turns 250 \
+                    --random-input-len 10 --random-output-len 9 --random-prefix-len 5";
+        assert_eq!(
+            dataset(&format!("--dataset-name random {line}")),
+            Dataset::MultiTurn {
+                conversations: made_up(3, 10, 5),
+                output: Some(fixed(9)),
+                think: ThinkTime::Fixed(std::time::Duration::from_millis(250)),
+                max_turns: None,
+            }
+        );
+        let line = "--num-chat-sessions 5 --dataset-path talks.json";
+        let Dataset::MultiTurn { conversations, .. } = dataset(line) else { panic!() };
+        assert_eq!(conversations, Conversations::Recorded(Source::new("talks.json")));
         let Dataset::ShareGpt { source, .. } = dataset("") else { panic!() };
         assert!(source.to_string().starts_with("hf://datasets/"), "{source}");
     }

@@ -412,7 +412,8 @@ struct Asked {
 /// The course of a case under `load`: what the flags say, then what the file does.
 fn course_of(load: &Load, flags: &Flags, asked: Asked) -> Course {
     // Each of the two says how long a case is: one of them alone takes the place of both.
-    let (requests, duration) = match (flags.num_prompts, flags.duration) {
+    let number = flags.num_chat_sessions.or(flags.num_prompts);
+    let (requests, duration) = match (number, flags.duration) {
         (None, None) => (asked.requests, asked.duration),
         length => length,
     };

@@ -1,15 +1,22 @@
 //! What is asked of a dataset in, the dataset out: each has its own keys and their defaults, which are
 //! those of MAX's and vLLM's scripts.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::flags::Flags;
-use crate::workload::{Columns, Dataset, DatasetKind, Length, PromptForm, Replay, Source};
+use crate::workload::{
+    Columns, Conversations, Dataset, DatasetKind, Length, PromptForm, Replay, Source, ThinkTime,
+};
 
 /// Where ShareGPT is when no file is named: the file that those scripts ask for.
 const SHAREGPT: &str = "hf://datasets/anon8231489123/ShareGPT_Vicuna_unfiltered/\
                         ShareGPT_V3_unfiltered_cleaned_split.json";
+
+/// Lengths of `random` when nothing is said.
+const RANDOM_INPUT_TOKENS: u32 = 1024;
+const RANDOM_OUTPUT_TOKENS: u32 = 128;
 
 /// What may be asked of a dataset; `None` where nothing was said.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +35,21 @@ pub(super) struct Asked {
     pub(super) to: Option<Duration>,
     pub(super) max_input_tokens: Option<u32>,
     pub(super) max_output_tokens: Option<u32>,
+    pub(super) turns: Option<Length>,
+    pub(super) max_turns: Option<u32>,
+    pub(super) follow_up: Option<Length>,
+    pub(super) think: Option<ThinkTime>,
+}
+
+/// The dataset that the flags ask for, or else `own`. A number of chat sessions makes conversations of
+/// those that have them, as in MAX's script.
+pub(super) fn kind(flags: &Flags, own: DatasetKind) -> DatasetKind {
+    match flags.dataset_name.unwrap_or(own) {
+        DatasetKind::Sharegpt | DatasetKind::Random if flags.num_chat_sessions.is_some() => {
+            DatasetKind::MultiTurn
+        }
+        kind => kind,
+    }
 }
 
 /// What is wrong with a dataset's key.
@@ -44,7 +66,7 @@ fn fault(key: &'static str, message: impl Into<String>) -> Fault {
 impl Asked {
     /// With what the flags say of a dataset of this kind in the place of it.
     pub(super) fn or_flags(mut self, kind: DatasetKind, flags: &Flags) -> Self {
-        let set = |length: Option<std::num::NonZeroU32>, own: &mut Option<Length>| {
+        let set = |length: Option<NonZeroU32>, own: &mut Option<Length>| {
             if let Some(tokens) = length {
                 *own = Some(Length::Fixed(tokens.get()));
             }
@@ -78,6 +100,21 @@ impl Asked {
             }
             DatasetKind::Custom => set(flags.custom_output_len, &mut self.output),
             DatasetKind::Trace => self.speed = flags.trace_speed.or(self.speed),
+            DatasetKind::MultiTurn => {
+                if flags.dataset_name == Some(DatasetKind::Sharegpt) && self.path.is_none() {
+                    self.path = Some(PathBuf::from(SHAREGPT));
+                }
+                let random = flags.dataset_name == Some(DatasetKind::Random);
+                let default = |tokens: u32| NonZeroU32::new(tokens).filter(|_| random);
+                // As there, every turn is as long as the first.
+                let input = flags.random_input_len.or(default(RANDOM_INPUT_TOKENS));
+                set(input, &mut self.input);
+                set(input, &mut self.follow_up);
+                set(flags.random_output_len.or(default(RANDOM_OUTPUT_TOKENS)), &mut self.output);
+                set_tokens(flags.random_prefix_len, &mut self.prefix_tokens);
+                set(flags.random_num_turns, &mut self.turns);
+                self.think = flags.delay_between_chat_turns.map(ThinkTime::Fixed).or(self.think);
+            }
         }
         self
     }
@@ -85,7 +122,12 @@ impl Asked {
     /// The dataset of this kind.
     pub(super) fn dataset(self, kind: DatasetKind) -> Result<Dataset, Fault> {
         self.no_stranger(kind)?;
-        for (key, length) in [("output_tokens", self.output), ("input_tokens", self.input)] {
+        for (key, length) in [
+            ("output_tokens", self.output),
+            ("input_tokens", self.input),
+            ("follow_up_tokens", self.follow_up),
+            ("turns", self.turns),
+        ] {
             if let Some(message) = length.and_then(Length::fault) {
                 return Err(fault(key, message));
             }
@@ -94,6 +136,9 @@ impl Asked {
             && !(0.0..1.0).contains(&ratio)
         {
             return Err(fault("range_ratio", "must be at least 0 and below 1"));
+        }
+        if let Some(message) = self.think.and_then(ThinkTime::fault) {
+            return Err(fault("think_time", message));
         }
         let of_file = |path: Option<PathBuf>, kind: &str| {
             let path = path.ok_or_else(|| {
@@ -136,8 +181,8 @@ impl Asked {
                 }
             }
             DatasetKind::Random => Dataset::Random {
-                input: around(self.input, 1024, self.range_ratio)?,
-                output: around(self.output, 128, self.range_ratio)?,
+                input: around(self.input, RANDOM_INPUT_TOKENS, self.range_ratio)?,
+                output: around(self.output, RANDOM_OUTPUT_TOKENS, self.range_ratio)?,
                 prefix_tokens: self.prefix_tokens.unwrap_or(0),
                 form: self.form.unwrap_or_default(),
             },
@@ -182,22 +227,66 @@ impl Asked {
                 let source = of_file(self.path, "trace")?;
                 Dataset::Trace { source, replay, form: self.form.unwrap_or_default() }
             }
+            DatasetKind::MultiTurn => self.conversations()?,
         })
+    }
+
+    /// Conversations: those of the file, or else made-up ones.
+    fn conversations(self) -> Result<Dataset, Fault> {
+        let (conversations, output) = match self.path {
+            Some(path) => {
+                let said = [
+                    ("turns", self.turns.is_some()),
+                    ("input_tokens", self.input.is_some()),
+                    ("follow_up_tokens", self.follow_up.is_some()),
+                    ("prefix_tokens", self.prefix_tokens.is_some()),
+                ];
+                if let Some((key, _)) = said.iter().find(|(_, said)| *said) {
+                    return Err(fault(
+                        key,
+                        "means nothing to the conversations of a file (`path`)",
+                    ));
+                }
+                let source = Source::new(path.display().to_string());
+                (Conversations::Recorded(source), self.output)
+            }
+            None => {
+                let conversations = Conversations::MadeUp {
+                    turns: self.turns.unwrap_or(Length::Fixed(4)),
+                    input: self.input.unwrap_or(Length::Fixed(512)),
+                    follow_up: self.follow_up.unwrap_or(Length::Fixed(128)),
+                    prefix_tokens: self.prefix_tokens.unwrap_or(0),
+                };
+                (conversations, Some(self.output.unwrap_or(Length::Fixed(128))))
+            }
+        };
+        let (think, max_turns) = (self.think.unwrap_or_default(), self.max_turns);
+        Ok(Dataset::MultiTurn { conversations, output, think, max_turns })
     }
 
     /// Fails on a key that means nothing to a dataset of this kind.
     fn no_stranger(&self, kind: DatasetKind) -> Result<(), Fault> {
         use DatasetKind as Kind;
         let made_up: &[Kind] = &[Kind::Random, Kind::PrefixRepetition, Kind::Trace];
-        let of_file: &[Kind] = &[Kind::Sharegpt, Kind::Sonnet, Kind::Custom, Kind::Trace];
-        let lengths: &[Kind] =
-            &[Kind::Sharegpt, Kind::Sonnet, Kind::Random, Kind::PrefixRepetition, Kind::Custom];
-        let with_prefix: &[Kind] = &[Kind::Sonnet, Kind::Random, Kind::PrefixRepetition];
+        let of_file: &[Kind] =
+            &[Kind::Sharegpt, Kind::Sonnet, Kind::Custom, Kind::Trace, Kind::MultiTurn];
+        let lengths: &[Kind] = &[
+            Kind::Sharegpt,
+            Kind::Sonnet,
+            Kind::Random,
+            Kind::PrefixRepetition,
+            Kind::Custom,
+            Kind::MultiTurn,
+        ];
+        let with_input: &[Kind] = &[Kind::Sonnet, Kind::Random, Kind::MultiTurn];
+        let with_prefix: &[Kind] =
+            &[Kind::Sonnet, Kind::Random, Kind::PrefixRepetition, Kind::MultiTurn];
+        let turns: &[Kind] = &[Kind::MultiTurn];
         let trace: &[Kind] = &[Kind::Trace];
-        let said: [(&str, bool, &[Kind]); 14] = [
+        let said: [(&str, bool, &[Kind]); 18] = [
             ("path", self.path.is_some(), of_file),
             ("output_tokens", self.output.is_some(), lengths),
-            ("input_tokens", self.input.is_some(), &[Kind::Sonnet, Kind::Random]),
+            ("input_tokens", self.input.is_some(), with_input),
             ("range_ratio", self.range_ratio.is_some(), &[Kind::Random]),
             ("prefix_tokens", self.prefix_tokens.is_some(), with_prefix),
             ("suffix_tokens", self.suffix_tokens.is_some(), &[Kind::PrefixRepetition]),
@@ -209,6 +298,10 @@ impl Asked {
             ("to", self.to.is_some(), trace),
             ("max_input_tokens", self.max_input_tokens.is_some(), trace),
             ("max_output_tokens", self.max_output_tokens.is_some(), trace),
+            ("turns", self.turns.is_some(), turns),
+            ("max_turns", self.max_turns.is_some(), turns),
+            ("follow_up_tokens", self.follow_up.is_some(), turns),
+            ("think_time", self.think.is_some(), turns),
         ];
         match said.iter().find(|(_, said, kinds)| *said && !kinds.contains(&kind)) {
             None => Ok(()),

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Report, SearchReport, SloReport};
+use crate::report::{Report, SearchReport, SloReport, TurnReport};
 use crate::self_check::SelfCheck;
 
 const WIDTH: usize = 50;
@@ -82,6 +82,9 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
     if let Some(steady_state) = &servebench.steady_state {
         push(text, &steady_state.line());
     }
+    for turn in servebench.turns.iter().flatten() {
+        push(text, &turn_line(turn));
+    }
     if let Some(check) = &servebench.self_check {
         push(text, &check_line(check));
     }
@@ -133,6 +136,25 @@ fn search_lines(text: &mut String, search: &SearchReport) {
     };
     let found = rate(search.max_goodput_per_s);
     push(text, &format!("found    the objectives hold up to {found} req/s; {upper}"));
+}
+
+/// What came of one turn of the conversations.
+fn turn_line(turn: &TurnReport) -> String {
+    let TurnReport { turn: place, requests, failed, ttft_ms, .. } = turn;
+    let mut line = format!(
+        "turn {place:<3} {requests} requests, TTFT {} ms (mean), {} ms (p99), TPOT {} ms, {} input tokens",
+        number(ttft_ms.mean),
+        number(ttft_ms.p99),
+        number(turn.tpot_ms.mean),
+        whole(turn.mean_input_tokens.map(f64::round)),
+    );
+    if let Some(share) = turn.cached_share {
+        let _ = write!(line, ", {:.0} % cached", share * 100.0);
+    }
+    if 0 < *failed {
+        let _ = write!(line, ", {failed} failed");
+    }
+    line
 }
 
 /// What the client adds, by its check.
@@ -228,6 +250,7 @@ mod tests {
             sent: requests.len(),
             summary: &summary,
             steady_state: SteadyState::new(requests, &case.load),
+            turns: None,
             judgements: &judgements,
             verdict: Some(verdict::verdict(&judgements, false)),
             validity: Validity::new(

@@ -7,7 +7,8 @@ use jiff::ZonedDateTime;
 
 use super::{
     Details, Environment, FailureReport, Figure, LatencyReport, PlanReport, Report, RequestRate,
-    SCHEMA_VERSION, SearchReport, Servebench, SloReport, StepReport, TokensReport,
+    SCHEMA_VERSION, SearchReport, Servebench, SloReport, StepReport, TokensReport, TurnFigures,
+    TurnReport,
 };
 use crate::load;
 use crate::metric::{Latency, Quantity, Scalar, Statistic};
@@ -19,6 +20,7 @@ use crate::self_check::SelfCheck;
 use crate::slo::Slo;
 use crate::steady::SteadyState;
 use crate::summary::{Counted, Summary, too_few};
+use crate::turns::{Turn, Turns};
 use crate::validity::Validity;
 use crate::verdict::{self, Finding, Judgement, Verdict};
 use crate::workload::Workload;
@@ -48,6 +50,8 @@ pub struct Measured<'a> {
     pub summary: &'a Summary,
     /// Those of its steady state, or why it has none.
     pub steady_state: Result<SteadyState, String>,
+    /// Those of each turn; `None` where no conversation has a second one.
+    pub turns: Option<Turns>,
     /// What objectives made of them.
     pub judgements: &'a [Judgement],
     /// How it ended; `None` where it was interrupted.
@@ -136,6 +140,10 @@ impl Report {
                 steady_state: measured.steady_state.ok(),
                 scalars: Scalar::ALL.map(|name| (name.name(), scalar(name))).into(),
                 tokens: TokensReport::new(summary),
+                turns_not_sent: measured.turns.as_ref().map(Turns::not_sent),
+                turns: measured
+                    .turns
+                    .map(|turns| turns.turns.iter().map(TurnReport::new).collect()),
                 client: measured.validity,
                 self_check_reason: measured.self_check.as_ref().err().cloned(),
                 self_check: measured.self_check.ok(),
@@ -373,6 +381,33 @@ impl SloReport {
             limit: slo.limit,
             margin_ratio: finite.and_then(|value| slo.margin_ratio(value)),
             reason,
+        }
+    }
+}
+
+impl TurnReport {
+    fn new(turn: &Turn) -> Self {
+        Self {
+            turn: turn.turn,
+            requests: turn.requests,
+            completed: turn.completed,
+            failed: turn.requests - turn.completed,
+            ttft_ms: TurnFigures::new(&turn.ttft),
+            tpot_ms: TurnFigures::new(&turn.tpot),
+            e2e_ms: TurnFigures::new(&turn.e2e),
+            mean_input_tokens: turn.mean_input_tokens,
+            cached_share: turn.cached_share,
+        }
+    }
+}
+
+impl TurnFigures {
+    fn new(samples: &Samples) -> Self {
+        let figure = |statistic| Figure::new(samples, statistic).estimate_ms;
+        Self {
+            mean: figure(Statistic::Mean),
+            p50: figure(Statistic::Percentile(50.0)),
+            p99: figure(Statistic::Percentile(99.0)),
         }
     }
 }

@@ -32,7 +32,7 @@ pub struct Report {
     pub tokenizer_id: Option<String>,
     /// The dataset's kind.
     pub dataset_name: &'static str,
-    /// Requests asked for.
+    /// Requests asked for; conversations where there are any.
     pub num_prompts: usize,
     /// Requests per second, or `"inf"`.
     pub request_rate: RequestRate,
@@ -96,7 +96,7 @@ impl Serialize for RequestRate {
     }
 }
 
-/// One entry per request, in the order of the workload.
+/// One entry per request, in the order of the workload, the turns of a conversation one after the other.
 #[derive(Clone, Debug, Serialize)]
 pub struct Details {
     /// Prompt tokens; `null` where nobody counted them.
@@ -152,6 +152,12 @@ pub struct Servebench {
     pub scalars: BTreeMap<&'static str, Option<f64>>,
     /// Token counts.
     pub tokens: TokensReport,
+    /// One entry per turn, where there are conversations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns: Option<Vec<TurnReport>>,
+    /// Turns that were not sent, because one before them failed or there was no more time. No failures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns_not_sent: Option<u64>,
     /// What is known about the measurement itself.
     pub client: Validity,
     /// What the client adds to latencies on this machine at this load; `null` where it was not checked.
@@ -186,7 +192,7 @@ pub struct PlanReport {
     pub arrivals: Option<&'static str>,
     /// Decides prompts and arrivals.
     pub seed: u64,
-    /// Requests asked for; `null` where time alone ended the case.
+    /// Requests or conversations asked for; `null` where time alone ended the case.
     pub requests: Option<usize>,
     /// How long requests were sent, after the warm-up, s; `null` where their number ended the case.
     pub duration_s: Option<f64>,
@@ -199,9 +205,9 @@ pub struct PlanReport {
     /// How long requests might still take when no more were sent, s; `null` where only `timeout_s`
     /// ended them.
     pub drain_s: Option<f64>,
-    /// Requests sent.
+    /// Requests sent, one a turn.
     pub requests_sent: usize,
-    /// Those that were due after the warm-up: all figures are of these.
+    /// Those that were due after the warm-up, as their conversations were: all figures are of these.
     pub requests_counted: usize,
     /// Longest time of a request, s.
     pub timeout_s: f64,
@@ -332,6 +338,41 @@ pub struct TokensReport {
     pub output_by_client: Option<u64>,
     /// Generated tokens per event with output.
     pub per_chunk: Option<f64>,
+}
+
+/// The requests that were the same turn of their conversations.
+#[derive(Clone, Debug, Serialize)]
+pub struct TurnReport {
+    /// 1 for the first.
+    pub turn: u32,
+    /// How many were sent.
+    pub requests: u64,
+    /// How many of them completed.
+    pub completed: u64,
+    /// How many failed.
+    pub failed: u64,
+    /// Time to first token.
+    pub ttft_ms: TurnFigures,
+    /// Time per output token.
+    pub tpot_ms: TurnFigures,
+    /// End-to-end latency.
+    pub e2e_ms: TurnFigures,
+    /// Mean length of the prompts, which hold what was said before; `null` unless all are known.
+    pub mean_input_tokens: Option<f64>,
+    /// Share of the prompt tokens that the server answered from a prefix cache; `null` where it does not
+    /// say.
+    pub cached_share: Option<f64>,
+}
+
+/// A latency of one turn, ms; `null` where the sample cannot support it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct TurnFigures {
+    /// The mean.
+    pub mean: Option<f64>,
+    /// The median.
+    pub p50: Option<f64>,
+    /// The 99th percentile.
+    pub p99: Option<f64>,
 }
 
 /// What it ran on.

@@ -83,11 +83,8 @@ pub(super) fn sample(
         })
         .collect();
     let requests = take_fit(&drawn, sampling, |(entry, output_tokens)| {
-        Ok(Some(PromptRequest {
-            prompt: entry.prompt.clone(),
-            prompt_tokens: sampling.count(&entry.prompt)?,
-            output_tokens: *output_tokens,
-        }))
+        let prompt_tokens = sampling.count(&entry.prompt)?;
+        Ok(Some(PromptRequest::single(entry.prompt.clone(), prompt_tokens, *output_tokens)))
     })?;
     Ok(Workload::of_texts(requests))
 }

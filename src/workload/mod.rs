@@ -20,17 +20,21 @@ use crate::tokenizer::Tokenizer;
 mod custom;
 mod json_items;
 mod length;
+mod multi_turn;
 mod python_random;
 mod random;
 mod replay;
 mod sharegpt;
 mod sonnet;
+mod think;
 mod trace;
 mod writer;
 
 pub use custom::Columns;
 pub use length::Length;
+pub use multi_turn::Conversations;
 pub use replay::Replay;
+pub use think::ThinkTime;
 
 /// The requests of a case, in the order in which they are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +58,52 @@ pub struct PromptRequest {
     pub prompt_tokens: Option<u32>,
     /// The longest answer asked for.
     pub output_tokens: u32,
+    /// What the user says later; empty where one answer ends it.
+    pub follow_ups: Vec<FollowUp>,
+}
+
+/// A turn of a conversation that waits for the answer to the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FollowUp {
+    /// What the user says.
+    pub text: String,
+    /// The longest answer asked for.
+    pub output_tokens: u32,
+    /// How long the user thinks between the answer and this.
+    pub think: Duration,
+}
+
+impl PromptRequest {
+    /// A prompt that nothing follows.
+    pub fn single(prompt: Prompt, prompt_tokens: Option<u32>, output_tokens: u32) -> Self {
+        Self { prompt, prompt_tokens, output_tokens, follow_ups: Vec::new() }
+    }
+
+    /// How many requests it is, one a turn.
+    pub fn turns(&self) -> usize {
+        1 + self.follow_ups.len()
+    }
+
+    /// The longest answer asked for in a turn, 0 being the first.
+    pub fn output_tokens_of(&self, turn: u32) -> u32 {
+        let follow_up = (turn as usize).checked_sub(1).and_then(|past| self.follow_ups.get(past));
+        follow_up.map_or(self.output_tokens, |follow_up| follow_up.output_tokens)
+    }
+
+    /// The turn that follows these answers, as a request by itself: all that was said is its prompt.
+    /// `None` where nothing follows them.
+    pub fn after<'a>(
+        &self,
+        answers: impl ExactSizeIterator<Item = &'a str>,
+        chat: bool,
+    ) -> Option<Self> {
+        let last = self.follow_ups.get(answers.len().checked_sub(1)?)?;
+        let mut prompt = self.prompt.clone();
+        for (answer, follow_up) in answers.zip(&self.follow_ups) {
+            prompt.go_on(answer, &follow_up.text, chat);
+        }
+        Some(Self::single(prompt, None, last.output_tokens))
+    }
 }
 
 /// Where prompts come from. The name in configs and flags is in snake case.
@@ -119,6 +169,17 @@ pub enum Dataset {
         /// What is sent.
         form: PromptForm,
     },
+    /// Conversations of several turns, each of which waits for the answer to the one before.
+    MultiTurn {
+        /// Where they come from.
+        conversations: Conversations,
+        /// Length of every answer; `None` takes each answer's length in the file.
+        output: Option<Length>,
+        /// How long users think before each turn but the first.
+        think: ThinkTime,
+        /// Turns past it are left out.
+        max_turns: Option<u32>,
+    },
 }
 
 /// How prompts that are made up are sent.
@@ -172,6 +233,8 @@ pub enum DatasetKind {
     Custom,
     /// Requests that a service has seen, at their times.
     Trace,
+    /// Conversations whose next turn waits for the last answer.
+    MultiTurn,
 }
 
 impl DatasetKind {
@@ -184,6 +247,7 @@ impl DatasetKind {
             Self::PrefixRepetition => "prefix_repetition",
             Self::Custom => "custom",
             Self::Trace => "trace",
+            Self::MultiTurn => "multi_turn",
         }
     }
 }
@@ -337,12 +401,17 @@ impl Dataset {
             Self::PrefixRepetition { .. } => DatasetKind::PrefixRepetition,
             Self::Custom { .. } => DatasetKind::Custom,
             Self::Trace { .. } => DatasetKind::Trace,
+            Self::MultiTurn { .. } => DatasetKind::MultiTurn,
         }
     }
 
     /// Whether its prompts are made up: then a salt decides their words, and their lengths stay.
     pub fn is_made_up(&self) -> bool {
-        matches!(self, Self::Random { .. } | Self::PrefixRepetition { .. } | Self::Trace { .. })
+        match self {
+            Self::Random { .. } | Self::PrefixRepetition { .. } | Self::Trace { .. } => true,
+            Self::MultiTurn { conversations, .. } => conversations.are_made_up(),
+            Self::ShareGpt { .. } | Self::Sonnet { .. } | Self::Custom { .. } => false,
+        }
     }
 
     /// Whether its prompts can only be sent as token IDs.
@@ -351,7 +420,10 @@ impl Dataset {
             Self::Random { form, .. }
             | Self::PrefixRepetition { form, .. }
             | Self::Trace { form, .. } => *form == PromptForm::Tokens,
-            Self::ShareGpt { .. } | Self::Sonnet { .. } | Self::Custom { .. } => false,
+            Self::ShareGpt { .. }
+            | Self::Sonnet { .. }
+            | Self::Custom { .. }
+            | Self::MultiTurn { .. } => false,
         }
     }
 
@@ -382,6 +454,11 @@ impl Dataset {
                 custom::sample(source, columns, *output, sampling)
             }
             Self::Trace { source, replay, form } => replay::sample(source, replay, *form, sampling),
+            Self::MultiTurn { conversations, output, think, max_turns } => {
+                let manner =
+                    multi_turn::Manner { output: *output, think: *think, max_turns: *max_turns };
+                multi_turn::sample(conversations, manner, sampling)
+            }
         }
     }
 }
@@ -393,6 +470,10 @@ impl Workload {
         for request in &requests {
             hash_prompt(&request.prompt, &mut hasher);
             hasher.update(request.output_tokens.to_le_bytes());
+            for follow_up in &request.follow_ups {
+                hash_text(&follow_up.text, &mut hasher);
+                hash_manner(follow_up, &mut hasher);
+            }
         }
         Self { requests, arrivals: None, hash: hash(hasher), notes: Vec::new() }
     }
@@ -404,8 +485,24 @@ impl Workload {
         for request in &requests {
             hasher.update(request.prompt_tokens.unwrap_or_default().to_le_bytes());
             hasher.update(request.output_tokens.to_le_bytes());
+            request.follow_ups.iter().for_each(|follow_up| hash_manner(follow_up, &mut hasher));
         }
         Self { requests, arrivals: None, hash: hash(hasher), notes: Vec::new() }
+    }
+
+    /// The request or conversation of this number. They come again where more are sent than there are.
+    pub fn request(&self, index: usize) -> &PromptRequest {
+        &self.requests[index % self.requests.len()]
+    }
+
+    /// Whether any of them is a conversation of several turns.
+    pub fn has_turns(&self) -> bool {
+        self.requests.iter().any(|request| !request.follow_ups.is_empty())
+    }
+
+    /// How many requests they are, one a turn.
+    pub fn turns(&self) -> usize {
+        self.requests.iter().map(PromptRequest::turns).sum()
     }
 
     /// The same requests with `system` before each.
@@ -440,6 +537,17 @@ impl Workload {
         })?;
         Ok(sent)
     }
+}
+
+fn hash_text(text: &str, hasher: &mut Sha256) {
+    hasher.update((text.len() as u64).to_le_bytes());
+    hasher.update(text);
+}
+
+/// What matters of a turn beside its text.
+fn hash_manner(follow_up: &FollowUp, hasher: &mut Sha256) {
+    hasher.update(follow_up.output_tokens.to_le_bytes());
+    hasher.update(follow_up.think.as_nanos().to_le_bytes());
 }
 
 fn hash_prompt(prompt: &Prompt, hasher: &mut Sha256) {

@@ -71,7 +71,7 @@ fn lengths(
 }
 
 /// Prompts of these lengths that begin as `prefix` says.
-fn write<'a>(
+pub(super) fn write<'a>(
     writer: &Writer<'_>,
     lengths: &[(u32, u32)],
     prefix: impl Fn(usize) -> &'a Vec<usize> + Sync,
@@ -101,7 +101,7 @@ fn write<'a>(
             });
         }
         let (prompt, prompt_tokens) = writer.prompt(words, kept, &mut rng)?;
-        Ok(PromptRequest { prompt, prompt_tokens: Some(prompt_tokens), output_tokens })
+        Ok(PromptRequest::single(prompt, Some(prompt_tokens), output_tokens))
     };
     lengths.par_iter().enumerate().map(write).collect()
 }

@@ -70,7 +70,7 @@ pub(super) fn sample(
         let (prompt, prompt_tokens) = writer.prompt(words, kept, &mut rng)?;
         let output = row.output_tokens.max(1);
         let output_tokens = replay.max_output_tokens.map_or(output, |max| output.min(max));
-        let request = PromptRequest { prompt, prompt_tokens: Some(prompt_tokens), output_tokens };
+        let request = PromptRequest::single(prompt, Some(prompt_tokens), output_tokens);
         Ok((request, prompt_tokens != asked))
     };
     let written = rows.par_iter().enumerate().map(write);

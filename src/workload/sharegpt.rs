@@ -82,7 +82,7 @@ fn fit(
     let text = Prompt::Text(prompt.clone());
     let Some(tokenizer) = sampling.tokenizer else {
         let output_tokens = output_tokens.unwrap_or(MIN_TOKENS);
-        return Ok(Some(PromptRequest { prompt: text, prompt_tokens: None, output_tokens }));
+        return Ok(Some(PromptRequest::single(text, None, output_tokens)));
     };
     let plain = tokenizer.count_prompt(prompt)?;
     let output_tokens = match output_tokens {
@@ -93,7 +93,7 @@ fn fit(
         return Ok(None);
     }
     let prompt_tokens = if sampling.chat { tokenizer.count(&text, true)? } else { plain };
-    Ok(Some(PromptRequest { prompt: text, prompt_tokens: Some(prompt_tokens), output_tokens }))
+    Ok(Some(PromptRequest::single(text, Some(prompt_tokens), output_tokens)))
 }
 
 fn fits(prompt_tokens: u32, output_tokens: u32) -> bool {
@@ -201,11 +201,11 @@ mod tests {
         let tokenizer = tokenizer();
         assert_eq!(
             workload.requests,
-            [PromptRequest {
-                prompt: Prompt::Text(QUESTION.to_owned()),
-                prompt_tokens: Some(tokenizer.count_prompt(QUESTION).unwrap()),
-                output_tokens: tokenizer.count_prompt(ANSWER).unwrap(),
-            }]
+            [PromptRequest::single(
+                Prompt::Text(QUESTION.to_owned()),
+                Some(tokenizer.count_prompt(QUESTION).unwrap()),
+                tokenizer.count_prompt(ANSWER).unwrap(),
+            )]
         );
     }
 

@@ -83,11 +83,8 @@ pub(super) fn sample(
             continue;
         }
         tries = 0;
-        requests.push(PromptRequest {
-            prompt,
-            prompt_tokens: Some(prompt_tokens),
-            output_tokens: lengths.output.draw(&mut rng),
-        });
+        let output_tokens = lengths.output.draw(&mut rng);
+        requests.push(PromptRequest::single(prompt, Some(prompt_tokens), output_tokens));
         if sampling.requests.is_none() {
             break;
         }

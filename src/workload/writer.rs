@@ -114,6 +114,13 @@ impl<'a> Writer<'a> {
         bail!("the tokenizer counts no {tokens} tokens in any of {DRAWS} texts of as many words")
     }
 
+    /// A text of so many tokens by itself, without those around a prompt.
+    pub(super) fn passage(&self, tokens: usize, rng: &mut ChaCha12Rng) -> anyhow::Result<String> {
+        let words = self.opening(tokens, rng);
+        let (prompt, _) = self.prompt(words, 0, rng)?;
+        Ok(prompt.text().into_owned())
+    }
+
     fn text(&self, words: &[usize]) -> Prompt {
         let mut text = String::with_capacity(words.len() * 7);
         for &word in words {
