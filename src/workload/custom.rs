@@ -1,12 +1,14 @@
-//! `custom`: the user's own prompts or conversations from a file of JSON lines, a JSON array or CSV.
+//! `custom`: the user's own prompts or conversations from a file of JSON lines, a JSON array, CSV or
+//! Parquet.
 
-use std::fs::File;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::json_items::JsonItems;
+use super::json_items::{JsonItems, Place};
+use super::table;
 use super::{Length, PromptRequest, Sampling, Source, Workload, python_random, take_fit};
 use crate::prompt::{Message, Prompt};
 
@@ -55,20 +57,16 @@ pub(super) fn sample(
 ) -> anyhow::Result<Workload> {
     let name = source.to_string();
     let path = source.locate(sampling)?;
-    let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    let entries = if is_csv {
-        csv_entries(&path, &name, columns, sampling)?
-    } else {
-        let mut items = JsonItems::open(&path, &name, EXPECTED)?;
-        let mut places = items.places(|_: &Map<String, Value>| true)?;
-        python_random::shuffle(&mut places, sampling.seed);
-        places.truncate(sampling.requests.unwrap_or(usize::MAX));
-        let read = |place| {
-            let item: Map<String, Value> = items.read(place)?;
-            entry(&item, columns).with_context(|| format!("dataset `{name}`, line {}", place.line))
-        };
-        places.iter().map(read).collect::<anyhow::Result<Vec<Entry>>>()?
+    let shape = path.extension().map(|extension| extension.to_ascii_lowercase());
+    let rows = match shape.as_ref().and_then(|extension| extension.to_str()) {
+        Some("csv") => table::csv(&path, &name, sampling)?,
+        Some("parquet") => table::parquet(&path, &name, sampling)?,
+        _ => items(&path, &name, sampling)?,
     };
+    let read = |(place, item): &(String, Map<String, Value>)| {
+        entry(item, columns).with_context(|| format!("dataset `{name}`, {place}"))
+    };
+    let entries = rows.iter().map(read).collect::<anyhow::Result<Vec<Entry>>>()?;
     if entries.is_empty() {
         bail!("dataset `{name}` is empty; expected {EXPECTED}");
     }
@@ -87,6 +85,16 @@ pub(super) fn sample(
         Ok(Some(PromptRequest::single(entry.prompt.clone(), prompt_tokens, *output_tokens)))
     })?;
     Ok(Workload::of_texts(requests))
+}
+
+/// The objects of a JSON file, in a random order, as many as are wanted.
+fn items(path: &Path, name: &str, sampling: &Sampling<'_>) -> anyhow::Result<Vec<table::Row>> {
+    let mut items = JsonItems::open(path, name, EXPECTED)?;
+    let mut places = items.places(|_: &Map<String, Value>| true)?;
+    python_random::shuffle(&mut places, sampling.seed);
+    places.truncate(sampling.requests.unwrap_or(usize::MAX));
+    let read = |place: &Place| Ok((format!("line {}", place.line), items.read(place)?));
+    places.iter().map(read).collect()
 }
 
 fn entry(item: &Map<String, Value>, columns: &Columns) -> anyhow::Result<Entry> {
@@ -132,44 +140,6 @@ fn conversation(mut messages: Vec<Message>) -> anyhow::Result<Prompt> {
 fn length(value: &Value) -> Option<u32> {
     let number = value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())?;
     u32::try_from(number).ok().filter(|&length| 0 < length)
-}
-
-fn csv_entries(
-    path: &std::path::Path,
-    name: &str,
-    columns: &Columns,
-    sampling: &Sampling<'_>,
-) -> anyhow::Result<Vec<Entry>> {
-    let file = File::open(path).with_context(|| format!("read the dataset `{name}`"))?;
-    let mut reader = csv::Reader::from_reader(file);
-    let failed = || format!("dataset `{name}`");
-    let headers = reader.headers().with_context(failed)?.clone();
-    let mut places = Vec::new();
-    let mut record = csv::StringRecord::new();
-    loop {
-        let position = reader.position().clone();
-        if !reader.read_record(&mut record).with_context(failed)? {
-            break;
-        }
-        places.push(position);
-    }
-    python_random::shuffle(&mut places, sampling.seed);
-    places.truncate(sampling.requests.unwrap_or(usize::MAX));
-    let mut entries = Vec::new();
-    for place in places {
-        let line = place.line();
-        reader.seek(place).with_context(failed)?;
-        reader.read_record(&mut record).with_context(failed)?;
-        let cells = headers.iter().zip(record.iter());
-        let item: Map<String, Value> = cells
-            .filter(|(_, cell)| !cell.is_empty())
-            .map(|(header, cell)| (header.to_owned(), Value::String(cell.to_owned())))
-            .collect();
-        let entry =
-            entry(&item, columns).with_context(|| format!("dataset `{name}`, line {line}"))?;
-        entries.push(entry);
-    }
-    Ok(entries)
 }
 
 #[cfg(test)]

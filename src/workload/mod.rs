@@ -26,6 +26,7 @@ mod random;
 mod replay;
 mod sharegpt;
 mod sonnet;
+mod table;
 mod think;
 mod trace;
 mod writer;
