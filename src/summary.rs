@@ -15,6 +15,8 @@ pub type Counted = (RequestRecord, RequestTokens);
 
 /// The most tokens a chunk may hold on average for a chunk to be taken for a token.
 const MAX_TOKENS_PER_CHUNK: f64 = 1.05;
+/// Fewer answers than this share that are as long as asked for are worth a word.
+const MIN_REACHED: f64 = 0.99;
 /// From this share on, prompt tokens from a cache are worth a word.
 const MIN_CACHED: f64 = 0.01;
 /// From this gap on, two counts of the same tokens disagree.
@@ -219,6 +221,18 @@ impl Tokens {
             output_by_client: sum(|counts| counts.output.client),
             per_chunk: output.filter(|_| 0 < chunks).map(|output| output as f64 / chunks as f64),
         }
+    }
+
+    /// What to say where answers that were to reach a length did not.
+    pub fn shortfall(&self) -> Option<String> {
+        let reached = self.reached_ratio?;
+        (reached < MIN_REACHED).then(|| {
+            format!(
+                "{:.1} % of the answers ended before the length that was asked for: throughput is that \
+                 of shorter answers",
+                (1.0 - reached) * 100.0
+            )
+        })
     }
 
     /// What to say where the server did not work on every prompt token.

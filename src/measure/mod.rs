@@ -334,6 +334,9 @@ fn report(
     let steady_state = SteadyState::new(&requests, &case.load);
     let mut warnings = notes;
     warnings.extend(prepared.notes.iter().chain(&prepared.workload.notes).cloned());
+    if case.backend.ignore_eos || case.backend.min_tokens {
+        warnings.extend(summary.tokens.shortfall());
+    }
     warnings.extend(steady_state.as_ref().ok().and_then(SteadyState::warning));
     let drawn = prepared.workload.requests.len();
     let asked = case.course.requests.unwrap_or_default();
