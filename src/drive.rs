@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use crate::client::{Client, Exchange, ReadyRequest, Started};
 use crate::clock::Clock;
-use crate::engine::{self, Arrival, FollowUp, Sender};
+use crate::engine::{self, Arrival, FollowUp, Sender, Ticket};
 use crate::live::Live;
 use crate::load::Load;
 use crate::lock::lock;
@@ -61,6 +61,8 @@ pub fn runtime(waiting: bool, live: &Arc<Live>) -> anyhow::Result<Runtime> {
 pub struct Sent {
     /// They come again where more are sent than there are.
     pub requests: Vec<ReadyRequest>,
+    /// Those of the warm-up, likewise; empty where there is none.
+    pub warm_up: Vec<ReadyRequest>,
     /// How they go on; `None` where no conversation has a second turn.
     pub conversations: Option<Conversations>,
 }
@@ -70,6 +72,8 @@ pub struct Sent {
 pub struct Conversations {
     /// The workload.
     pub workload: Arc<Workload>,
+    /// That of the warm-up.
+    pub warm_up: Arc<Workload>,
     /// Whether what was said is sent message by message.
     pub chat: bool,
     /// Makes the body of a request.
@@ -95,6 +99,7 @@ pub async fn drive(
     let sender = ClientSender {
         client: client.clone(),
         requests: sent.requests.into(),
+        warm_up: sent.warm_up.into(),
         conversations: sent.conversations,
         clock,
         limits,
@@ -122,6 +127,7 @@ pub async fn drive(
 struct ClientSender {
     client: Client,
     requests: Arc<[ReadyRequest]>,
+    warm_up: Arc<[ReadyRequest]>,
     conversations: Option<Conversations>,
     clock: Clock,
     limits: Limits,
@@ -131,8 +137,9 @@ struct ClientSender {
 
 impl ClientSender {
     /// They come again where there are fewer than are sent.
-    fn request(&self, index: usize) -> &ReadyRequest {
-        &self.requests[index % self.requests.len()]
+    fn request(&self, ticket: Ticket) -> &ReadyRequest {
+        let requests = if ticket.warm_up { &self.warm_up } else { &self.requests };
+        &requests[ticket.index % requests.len()]
     }
 }
 
@@ -146,14 +153,14 @@ impl Sender for ClientSender {
     type Started = OnItsWay;
     type Turn = Box<ReadyRequest>;
 
-    fn start(&self, index: usize) -> OnItsWay {
+    fn start(&self, ticket: Ticket) -> OnItsWay {
         self.live.begin();
-        OnItsWay { started: self.client.start(self.clock, self.request(index)), turn: None }
+        OnItsWay { started: self.client.start(self.clock, self.request(ticket)), turn: None }
     }
 
     async fn finish(&self, arrival: Arrival, on_its_way: OnItsWay) -> RequestRecord {
         let OnItsWay { started, turn } = on_its_way;
-        let request = turn.as_deref().unwrap_or_else(|| self.request(arrival.index));
+        let request = turn.as_deref().unwrap_or_else(|| self.request(arrival.ticket));
         let exchange =
             self.client.finish(self.clock, request, started, self.limits, &self.cut).await;
         let record = record(arrival, exchange);
@@ -162,8 +169,10 @@ impl Sender for ClientSender {
     }
 
     async fn follow_up(&self, turns: &[RequestRecord]) -> Option<FollowUp<Box<ReadyRequest>>> {
-        let Conversations { workload, chat, body } = self.conversations.as_ref()?;
-        let conversation = workload.request(turns.first()?.index);
+        let Conversations { workload, warm_up, chat, body } = self.conversations.as_ref()?;
+        let first = turns.first()?;
+        let workload = if first.warm_up { warm_up } else { workload };
+        let conversation = workload.request(first.index);
         let think = conversation.follow_ups.get(turns.len() - 1)?.think;
         // Reasoning is no part of what was said.
         let answers = turns.iter().map(|turn| turn.stream.text.as_str());
@@ -219,6 +228,17 @@ fn connections(load: &Load, schedule: &Schedule) -> usize {
 
 fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
     let Exchange { sent, connect, ended, stream, outcome } = exchange;
-    let Arrival { index, turn, scheduled, released } = arrival;
-    RequestRecord { index, turn, scheduled, released, sent, connect, ended, stream, outcome }
+    let Arrival { ticket: Ticket { index, warm_up }, turn, scheduled, released } = arrival;
+    RequestRecord {
+        index,
+        warm_up,
+        turn,
+        scheduled,
+        released,
+        sent,
+        connect,
+        ended,
+        stream,
+        outcome,
+    }
 }

@@ -2,24 +2,35 @@
 //! it is given a [`Sender`] that performs one request.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::course::WarmUp;
+use crate::lock::lock;
 use crate::pacer::{Pacer, Pacing};
 use crate::record::{Outcome, RequestRecord};
 use crate::schedule::{Schedule, Sends};
 use crate::stop::Stop;
 
+/// A request or a conversation, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Which of the workload, or of the warm-up.
+    pub index: usize,
+    /// Whether it is of the warm-up.
+    pub warm_up: bool,
+}
+
 /// One request that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Which request of the workload; of a workload of conversations, which of them.
-    pub index: usize,
+    /// Which request; of a workload of conversations, which of them.
+    pub ticket: Ticket,
     /// Which turn of the conversation; 0 for the first.
     pub turn: u32,
     /// When it is due.
@@ -37,7 +48,7 @@ pub trait Sender: Clone + Send + Sync + 'static {
     type Turn: Send + 'static;
 
     /// Lets the request leave if it can at once; of a conversation, the first turn. Does not wait.
-    fn start(&self, index: usize) -> Self::Started;
+    fn start(&self, ticket: Ticket) -> Self::Started;
 
     /// Lets it leave if it has not, and reads the answer. After a stop it ends soon.
     fn finish(
@@ -66,8 +77,9 @@ pub struct FollowUp<T> {
     pub turn: T,
 }
 
-/// Runs a schedule to its end, the last answers included. Every arrival that was due has a record, in
-/// the order in which they were due, the turns of a conversation one after the other. After a stop no
+/// Runs a schedule to its end, the last answers included. Every arrival that was due has a record: those of
+/// the warm-up, then the others, each in the order of their numbers, the turns of a conversation one after
+/// the other. After a stop no
 /// further request is sent. `cut` is asked for when those in flight are to end: after a stop, and when the
 /// time to drain is over.
 ///
@@ -87,20 +99,21 @@ pub async fn run<S: Sender>(
     sender: S,
 ) -> io::Result<Vec<RequestRecord>> {
     let mut in_flight = JoinSet::new();
-    let play = |places| {
+    let play = |places, end| {
         let (stop, cut) = (stop.clone(), cut.clone());
-        Arc::new(Play { sender: sender.clone(), clock, places, end: schedule.end, stop, cut })
+        Arc::new(Play { sender: sender.clone(), clock, places, end, stop, cut })
     };
     let mut sold_out = None;
     match &schedule.sends {
-        Sends::Open { offsets, cap } => {
-            let play = play(cap.map(Places::new));
-            OpenLoop { offsets, pacing, play }.send(&mut in_flight).await?;
+        Sends::Open { offsets, warm_up, first, cap, end } => {
+            let play = play(cap.map(Places::new), End::at(*end));
+            let numbers = Numbers { warm_up: *warm_up, first: *first };
+            OpenLoop { offsets, numbers, pacing, play }.send(&mut in_flight).await?;
         }
-        Sends::Closed { starts, requests } => {
-            let tickets = Arc::new(Tickets::new(*requests, schedule.end, schedule.warm_up));
-            let users =
-                ClosedLoop { starts, tickets: Arc::clone(&tickets), pacing, play: play(None) };
+        Sends::Closed { starts, warm_up, requests, duration } => {
+            let tickets = Arc::new(Tickets::new(starts.len(), *warm_up, *requests, *duration));
+            let play = play(None, tickets.end.clone());
+            let users = ClosedLoop { starts, tickets: Arc::clone(&tickets), pacing, play };
             users.send(&mut in_flight).await?;
             sold_out = Some(tickets);
         }
@@ -117,7 +130,7 @@ pub async fn run<S: Sender>(
         }
     };
     let mut records = ended(in_flight, drained, stop, cut).await;
-    records.sort_by_key(|record| record.index);
+    records.sort_by_key(|record| (!record.warm_up, record.index));
     Ok(records)
 }
 
@@ -144,6 +157,20 @@ async fn ended(
     ended.into_iter().flatten().collect()
 }
 
+/// When no more requests are due, where time ends the run and it is known by now. Copies share it.
+#[derive(Clone, Debug, Default)]
+struct End(Arc<OnceLock<Duration>>);
+
+impl End {
+    fn at(end: Option<Duration>) -> Self {
+        Self(Arc::new(end.map(OnceLock::from).unwrap_or_default()))
+    }
+
+    fn is_past(&self, at: Duration) -> bool {
+        self.0.get().is_some_and(|end| *end <= at)
+    }
+}
+
 /// What all requests of a run share.
 struct Play<S> {
     sender: S,
@@ -151,7 +178,7 @@ struct Play<S> {
     /// `None` where requests in flight are not counted.
     places: Option<Places>,
     /// No turn is due from then on.
-    end: Option<Duration>,
+    end: End,
     stop: Stop,
     cut: Stop,
 }
@@ -175,10 +202,11 @@ impl<S: Sender> Play<S> {
     /// others are added to them.
     async fn go_on(&self, records: &mut Vec<RequestRecord>, first: usize) -> Ended {
         while let Some(last) = records.last().filter(|last| last.outcome == Outcome::Completed) {
-            let (index, turn, at) = (last.index, last.turn + 1, last.ended);
+            let (turn, at) = (last.turn + 1, last.ended);
+            let ticket = Ticket { index: last.index, warm_up: last.warm_up };
             let Some(next) = self.sender.follow_up(&records[first..]).await else { break };
             let scheduled = at + next.think;
-            if self.end.is_some_and(|end| end <= scheduled) {
+            if self.end.is_past(scheduled) {
                 return Ended::BrokenOff;
             }
             if self.clock.now() < scheduled {
@@ -187,7 +215,7 @@ impl<S: Sender> Play<S> {
                     () = self.cut.requested() => {}
                 }
             }
-            let mut arrival = Arrival { index, turn, scheduled, released: scheduled };
+            let mut arrival = Arrival { ticket, turn, scheduled, released: scheduled };
             let _place = match self.places.as_ref().map(|places| (places, places.take_at_once())) {
                 None => None,
                 Some((_, Some(place))) => Some(place),
@@ -209,7 +237,7 @@ impl<S: Sender> Play<S> {
 
 /// An arrival of the open loop at its time.
 struct Due<S> {
-    index: usize,
+    place: usize,
     /// None where the cap did not let it leave.
     left: Option<(S, Place)>,
 }
@@ -249,10 +277,29 @@ impl Places {
     }
 }
 
+/// The numbers of the arrivals of an open loop.
+#[derive(Clone, Copy)]
+struct Numbers {
+    /// So many are of the warm-up.
+    warm_up: usize,
+    /// The number of the first that is not.
+    first: usize,
+}
+
+impl Numbers {
+    fn of(self, place: usize) -> Ticket {
+        match place.checked_sub(self.warm_up) {
+            None => Ticket { index: place, warm_up: true },
+            Some(place) => Ticket { index: self.first + place, warm_up: false },
+        }
+    }
+}
+
 /// Sends each request at its time, however slow the server is; with a cap on the requests in flight, those
 /// that come after them wait in the order of their arrival.
 struct OpenLoop<'a, S> {
     offsets: &'a [Duration],
+    numbers: Numbers,
     pacing: Pacing,
     play: Arc<Play<S>>,
 }
@@ -260,23 +307,24 @@ struct OpenLoop<'a, S> {
 impl<S: Sender> OpenLoop<'_, S> {
     /// Returns when all are sent; of conversations, the first turns.
     async fn send(self, in_flight: &mut JoinSet<Vec<RequestRecord>>) -> io::Result<()> {
-        let Self { offsets, pacing, play } = self;
+        let Self { offsets, numbers, pacing, play } = self;
         let depart = {
             let play = Arc::clone(&play);
-            move |index| {
-                let place = match &play.places {
+            move |place| {
+                let room = match &play.places {
                     None => Some(None),
                     Some(places) => places.take_at_once().map(Some),
                 };
-                let left = place.map(|place| (play.sender.start(index), place));
-                Due { index, left }
+                let left = room.map(|room| (play.sender.start(numbers.of(place)), room));
+                Due { place, left }
             }
         };
         let pacer = Pacer::start(pacing, offsets.to_vec(), play.clock, depart)?;
         let see_through = |due: Due<S::Started>| {
-            let (scheduled, play) = (offsets[due.index], Arc::clone(&play));
+            let (scheduled, ticket) = (offsets[due.place], numbers.of(due.place));
+            let play = Arc::clone(&play);
             in_flight.spawn(async move {
-                let mut records = vec![attend(due, scheduled, &play).await];
+                let mut records = vec![attend(due.left, ticket, scheduled, &play).await];
                 play.go_on(&mut records, 0).await;
                 records
             });
@@ -302,67 +350,119 @@ async fn each<T: Send + 'static>(mut pacer: Pacer<T>, stop: &Stop, mut go_on: im
     pacer.stop().into_iter().for_each(go_on);
 }
 
-/// Sees one arrival through.
+/// Sees one arrival through, which has `left` unless the cap did not let it.
 async fn attend<S: Sender>(
-    due: Due<S::Started>,
+    left: Option<(S::Started, Place)>,
+    ticket: Ticket,
     scheduled: Duration,
     play: &Play<S>,
 ) -> RequestRecord {
-    let Due { index, left } = due;
-    let mut arrival = Arrival { index, turn: 0, scheduled, released: scheduled };
+    let mut arrival = Arrival { ticket, turn: 0, scheduled, released: scheduled };
     let (started, _place) = match (left, &play.places) {
         (Some(left), _) => left,
         (None, Some(places)) => {
             let place = places.take().await;
             arrival.released = play.clock.now();
-            (play.sender.start(index), Some(place))
+            (play.sender.start(ticket), Some(place))
         }
-        (None, None) => (play.sender.start(index), None),
+        (None, None) => (play.sender.start(ticket), None),
     };
     play.sender.finish(arrival, started).await
 }
 
 /// Gives the requests of a closed loop their numbers, until no more are to be sent.
 struct Tickets {
-    next: AtomicUsize,
-    counting: AtomicUsize,
+    given: Mutex<Given>,
+    users: usize,
+    warm_up: WarmUp,
     requests: Option<usize>,
-    end: Option<Duration>,
-    warm_up: Duration,
-    /// Asked for when there are no more.
+    duration: Option<Duration>,
+    end: End,
+    /// Asked for when the first that counts has been given.
+    counting: Stop,
+    /// Asked for when the last has been given.
     sold_out: Stop,
 }
 
+/// How many tickets have been given.
+#[derive(Default)]
+struct Given {
+    warm_up: usize,
+    counting: usize,
+    /// Users who have had their first.
+    begun: usize,
+}
+
 impl Tickets {
-    fn new(requests: Option<usize>, end: Option<Duration>, warm_up: Duration) -> Self {
-        let (next, counting) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { next, counting, requests, end, warm_up, sold_out: Stop::new() }
+    fn new(
+        users: usize,
+        warm_up: WarmUp,
+        requests: Option<usize>,
+        duration: Option<Duration>,
+    ) -> Self {
+        let end = warm_up.time().zip(duration).map(|(warm_up, duration)| warm_up + duration);
+        Self {
+            given: Mutex::default(),
+            users,
+            warm_up,
+            requests,
+            duration,
+            end: End::at(end),
+            counting: Stop::new(),
+            sold_out: Stop::new(),
+        }
     }
 
-    /// The number of a request that is due at `at`.
-    fn take(&self, at: Duration) -> Option<usize> {
-        if self.end.is_some_and(|end| end <= at) {
+    /// The first ticket of a user who begins at `at`.
+    fn take_first(&self, at: Duration) -> Option<Ticket> {
+        let mut given = lock(&self.given);
+        let ticket = self.give(&mut given, at);
+        given.begun += 1;
+        ticket
+    }
+
+    /// A ticket for what is due at `at`.
+    fn take(&self, at: Duration) -> Option<Ticket> {
+        self.give(&mut lock(&self.given), at)
+    }
+
+    fn give(&self, given: &mut Given, at: Duration) -> Option<Ticket> {
+        let warm_up = match self.warm_up {
+            WarmUp::Time(time) => at < time,
+            // Not before all users have begun: what counts is to find them all at work.
+            WarmUp::Requests(requests) => {
+                0 < requests && (given.warm_up < requests || given.begun < self.users)
+            }
+        };
+        if warm_up {
+            given.warm_up += 1;
+            return Some(Ticket { index: given.warm_up - 1, warm_up });
+        }
+        if given.counting == 0 {
+            if let Some(duration) = self.duration {
+                self.end.0.get_or_init(|| at + duration);
+            }
+            self.counting.request();
+        }
+        let left = self.requests.is_none_or(|requests| given.counting < requests);
+        if !left || self.end.is_past(at) {
             return None;
         }
-        if let Some(requests) = self.requests
-            && self.warm_up <= at
-        {
-            let counting = self.counting.fetch_add(1, Ordering::Relaxed);
-            if requests <= counting + 1 {
-                self.sold_out.request();
-            }
-            if requests <= counting {
-                return None;
-            }
+        given.counting += 1;
+        if self.requests == Some(given.counting) {
+            self.sold_out.request();
         }
-        Some(self.next.fetch_add(1, Ordering::Relaxed))
+        Some(Ticket { index: given.counting - 1, warm_up })
     }
 
-    /// Returns when the last has been taken, or there is no more time for one.
+    /// Returns when the last has been given, or there is no more time for one.
     async fn sold_out(&self, clock: Clock) {
         let over = async {
-            match self.end {
-                Some(end) => clock.wait_until(end).await,
+            if self.end.0.get().is_none() {
+                self.counting.requested().await;
+            }
+            match self.end.0.get() {
+                Some(end) => clock.wait_until(*end).await,
                 None => std::future::pending().await,
             }
         };
@@ -390,9 +490,9 @@ impl<S: Sender> ClosedLoop<'_, S> {
             let (play, tickets, starts) =
                 (Arc::clone(&play), Arc::clone(&tickets), starts.to_vec());
             move |user: usize| {
-                let (index, at) = (tickets.take(starts[user])?, starts[user]);
-                let arrival = Arrival { index, turn: 0, scheduled: at, released: at };
-                Some((arrival, play.sender.start(index)))
+                let (ticket, at) = (tickets.take_first(starts[user])?, starts[user]);
+                let arrival = Arrival { ticket, turn: 0, scheduled: at, released: at };
+                Some((arrival, play.sender.start(ticket)))
             }
         };
         let pacer = Pacer::start(pacing, starts.to_vec(), play.clock, begin)?;
@@ -423,9 +523,9 @@ async fn user<S: Sender>(
         // Its next one is due since the end of this one, which may have been before it was read.
         let ended = records.last().map(|last| last.ended);
         let next = ended.and_then(|at| Some((tickets.take(at)?, at)));
-        let Some((index, at)) = next else { return records };
-        arrival = Arrival { index, turn: 0, scheduled: at, released: at };
-        started = play.sender.start(index);
+        let Some((ticket, at)) = next else { return records };
+        arrival = Arrival { ticket, turn: 0, scheduled: at, released: at };
+        started = play.sender.start(ticket);
     }
 }
 
@@ -436,17 +536,27 @@ mod tests {
     use crate::record::{Failure, Outcome, Stream};
 
     fn schedule(sends: Sends) -> Schedule {
-        Schedule { sends, warm_up: Duration::ZERO, end: None, drain: None }
+        Schedule { sends, drain: None }
     }
 
     fn open(offsets: &[u64], cap: Option<usize>) -> Schedule {
         let offsets = offsets.iter().map(|&offset| ms(offset)).collect();
-        schedule(Sends::Open { offsets, cap })
+        schedule(Sends::Open { offsets, warm_up: 0, first: 0, cap, end: None })
     }
 
     fn closed(users: usize, requests: Option<usize>, end: Option<Duration>) -> Schedule {
-        let sends = Sends::Closed { starts: vec![Duration::ZERO; users], requests };
-        Schedule { end, ..schedule(sends) }
+        warm(users, WarmUp::default(), requests, end)
+    }
+
+    /// The same with a warm-up, behind which comes so much that counts.
+    fn warm(
+        users: usize,
+        warm_up: WarmUp,
+        requests: Option<usize>,
+        duration: Option<Duration>,
+    ) -> Schedule {
+        let starts = vec![Duration::ZERO; users];
+        schedule(Sends::Closed { starts, warm_up, requests, duration })
     }
 
     /// Requests that leave at once and are answered after `service`.
@@ -467,7 +577,7 @@ mod tests {
         /// Which it is.
         type Turn = usize;
 
-        fn start(&self, _: usize) -> Duration {
+        fn start(&self, _: Ticket) -> Duration {
             self.clock.now()
         }
 
@@ -475,7 +585,7 @@ mod tests {
             let failed = |failure| Outcome::Failed { failure, message: String::new() };
             let outcome = tokio::select! {
                 () = self.clock.wait_until(sent + self.service) => {
-                    match self.failing == Some((arrival.index, arrival.turn)) {
+                    match self.failing == Some((arrival.ticket.index, arrival.turn)) {
                         true => failed(Failure::Truncated),
                         false => Outcome::Completed,
                     }
@@ -483,7 +593,8 @@ mod tests {
                 () = self.cut.requested() => failed(Failure::Cancelled),
             };
             RequestRecord {
-                index: arrival.index,
+                index: arrival.ticket.index,
+                warm_up: arrival.ticket.warm_up,
                 turn: arrival.turn,
                 scheduled: arrival.scheduled,
                 released: arrival.released,
@@ -608,12 +719,66 @@ mod tests {
         assert!(records.iter().all(|record| record.outcome == Outcome::Completed));
     }
 
+    /// How many records are of the warm-up, and the numbers of the others.
+    fn numbers(records: &[RequestRecord]) -> (usize, Vec<usize>) {
+        let (warm_up, counting): (Vec<_>, Vec<_>) =
+            records.iter().partition(|record| record.warm_up);
+        assert!(warm_up.iter().map(|record| record.index).eq(0..warm_up.len()));
+        (warm_up.len(), counting.iter().map(|record| record.index).collect())
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn the_requests_of_a_warm_up_come_before_those_that_are_asked_for() {
-        let warm = Schedule { warm_up: ms(25), ..closed(1, Some(4), None) };
-        let records = simulate(&warm, ms(10), &Stop::new()).await;
-        let counting = records.iter().filter(|record| ms(25) <= record.scheduled).count();
-        assert_eq!((records.len(), counting), (3 + 4, 4));
+    async fn the_requests_of_a_warm_up_have_numbers_of_their_own_and_those_that_count_begin_at_0() {
+        let users = warm(1, WarmUp::Time(ms(25)), Some(4), None);
+        let records = simulate(&users, ms(10), &Stop::new()).await;
+        assert_eq!(numbers(&records), (3, vec![0, 1, 2, 3]));
+        let counted = records.iter().filter(|record| !record.warm_up);
+        assert!(counted.clone().all(|record| ms(25) <= record.scheduled));
+
+        let offsets = (0..5).map(|n| ms(n * 10)).collect();
+        let open = Sends::Open { offsets, warm_up: 2, first: 0, cap: None, end: None };
+        let records = simulate(&schedule(open), ms(10), &Stop::new()).await;
+        assert_eq!(numbers(&records), (2, vec![0, 1, 2]));
+        let offsets = (0..5).map(|n| ms(n * 10)).collect();
+        let trace = Sends::Open { offsets, warm_up: 2, first: 2, cap: None, end: None };
+        let records = simulate(&schedule(trace), ms(10), &Stop::new()).await;
+        assert_eq!(numbers(&records), (2, vec![2, 3, 4]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_warm_up_of_a_number_hands_over_without_a_pause() {
+        let schedule = warm(2, WarmUp::Requests(5), Some(4), None);
+        let records = simulate(&schedule, ms(10), &Stop::new()).await;
+        assert_eq!(numbers(&records), (5, vec![0, 1, 2, 3]));
+        let mut sent: Vec<u128> = records.iter().map(|record| record.sent.as_millis()).collect();
+        sent.sort_unstable();
+        assert_eq!(sent, [0, 0, 10, 10, 20, 20, 30, 30, 40]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_counts_before_every_user_has_begun() {
+        let starts = vec![ms(0), ms(35)];
+        let warm_up = WarmUp::Requests(2);
+        let sends = Sends::Closed { starts, warm_up, requests: Some(3), duration: None };
+        let records = simulate(&schedule(sends), ms(10), &Stop::new()).await;
+        assert_eq!(numbers(&records), (5, vec![0, 1, 2]), "at 0, 10, 20, 30 and 35 ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_run_begins_behind_a_warm_up_of_a_number() {
+        let schedule = warm(1, WarmUp::Requests(3), None, Some(ms(25)));
+        let schedule = Schedule { drain: Some(ms(100)), ..schedule };
+        let records = simulate(&schedule, ms(10), &Stop::new()).await;
+        assert_eq!(numbers(&records), (3, vec![0, 1, 2]), "at 30, 40 and 50 ms");
+        assert_eq!(completed(&records), 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conversation_of_the_warm_up_is_of_it_in_all_its_turns() {
+        let schedule = warm(1, WarmUp::Time(ms(5)), Some(1), None);
+        let records = play(&schedule, ms(10), &Stop::new(), &[0], None).await;
+        let seen = records.iter().map(|record| (record.warm_up, record.index, record.turn));
+        assert!(seen.eq([(true, 0, 0), (true, 0, 1), (false, 0, 0), (false, 0, 1)]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -696,9 +861,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_turn_is_due_after_the_time_of_the_run_or_sent_after_the_drain() {
-        for schedule in [open(&[0], None), closed(1, None, None)] {
-            let timed = Schedule { end: Some(ms(35)), ..schedule.clone() };
-            let records = play(&timed, ms(10), &Stop::new(), &[10, 10], None).await;
+        let end = Some(ms(35));
+        let timed = Sends::Open { offsets: vec![ms(0)], warm_up: 0, first: 0, cap: None, end };
+        for schedule in [schedule(timed), closed(1, None, end)] {
+            let records = play(&schedule, ms(10), &Stop::new(), &[10, 10], None).await;
             assert_eq!(seen(&records), [(0, 0, 0, 0), (0, 1, 20, 20)], "the third is due at 40 ms");
         }
         let drained = Schedule { drain: Some(ms(35)), ..open(&[0], None) };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::course::RampShape;
+use crate::course::{RampShape, WarmUp};
 use crate::duration::parse_duration;
 use crate::load::{ArrivalProcess, Burstiness, Load, Rate, Search};
 use crate::share::Share;
@@ -154,9 +154,10 @@ pub struct Flags {
         help_heading = "Load"
     )]
     pub ramp_shape: Option<RampShape>,
-    /// How long requests are sent before those that count; the load goes on over its end [default: 0s]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
-    pub warm_up: Option<Duration>,
+    /// How long requests are sent before those that count, or how many; the load goes on over its end
+    /// [default: 0s]
+    #[arg(long, alias = "num-warmups", value_name = "TIME|N", help_heading = "Load")]
+    pub warm_up: Option<WarmUp>,
     /// How long requests may still take when no more are sent [default: no limit but --timeout]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
     pub drain: Option<Duration>,

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct RequestRecord {
     /// Which request of the workload it was; of a workload of conversations, which of them.
     pub index: usize,
+    /// Whether it is of the warm-up, which has requests of its own.
+    pub warm_up: bool,
     /// Which turn of the conversation; 0 for the first.
     pub turn: u32,
     /// When the schedule asked for it.
@@ -203,6 +205,7 @@ pub(crate) mod tests {
     pub(crate) fn completed(chunks: &[u64]) -> RequestRecord {
         RequestRecord {
             index: 0,
+            warm_up: false,
             turn: 0,
             scheduled: ms(0),
             released: ms(0),

@@ -8,7 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 use rand_distr::{Distribution as _, Gamma};
 
-use crate::course::{Course, RampShape, RampUp};
+use crate::course::{Course, RampShape, RampUp, WarmUp};
 use crate::load::{ArrivalProcess, Load};
 
 /// How far apart the users of a closed loop begin. All at the same instant, a server would read the last
@@ -23,10 +23,6 @@ const RAMP_FROM: f64 = 0.01;
 pub struct Schedule {
     /// When they are sent.
     pub sends: Sends,
-    /// Requests that are due earlier do not count.
-    pub warm_up: Duration,
-    /// No request is due from then on; `None` where only their number ends the run.
-    pub end: Option<Duration>,
     /// How long requests may still take when no more are sent; of conversations, when no more begin.
     pub drain: Option<Duration>,
 }
@@ -38,53 +34,69 @@ pub enum Sends {
     Open {
         /// In order.
         offsets: Vec<Duration>,
+        /// How many of them, the first, are of the warm-up and do not count.
+        warm_up: usize,
+        /// Which request of the workload is the first that counts.
+        first: usize,
         /// The most requests in flight; arrivals past it wait.
         cap: Option<usize>,
+        /// No later turn of a conversation is due from then on; `None` where each is played to its end.
+        end: Option<Duration>,
     },
     /// Users who send their next request when their last has ended.
     Closed {
         /// When each user begins, in order.
         starts: Vec<Duration>,
+        /// What does not count. A number of requests is at least that of the users.
+        warm_up: WarmUp,
         /// How many requests count; `None` where only time ends the run.
         requests: Option<usize>,
+        /// For how long requests that count are sent; `None` where only their number ends the run.
+        duration: Option<Duration>,
     },
+}
+
+impl Sends {
+    /// Requests at these offsets, of which some are the warm-up.
+    fn open(offsets: Vec<Duration>, cap: Option<NonZeroUsize>, course: &Course) -> Self {
+        let warm_up = course.warm_up.of(&offsets);
+        let begins = match course.warm_up {
+            WarmUp::Time(time) => Some(time),
+            WarmUp::Requests(_) => offsets.get(warm_up).copied(),
+        };
+        let end = course.duration.zip(begins).map(|(duration, begins)| begins + duration);
+        Self::Open { offsets, warm_up, first: 0, cap: cap.map(NonZeroUsize::get), end }
+    }
 }
 
 impl Schedule {
     /// The schedule of a trace: each request at its time of `arrivals`, in order.
     pub fn replay(arrivals: &[Duration], cap: Option<NonZeroUsize>, course: &Course) -> Self {
-        let end = end(course);
-        let mut counting = 0;
-        let wanted = |at: &&Duration| {
-            let in_time = end.is_none_or(|end| **at < end);
-            let in_number = course.requests.is_none_or(|requests| counting < requests);
-            counting += usize::from(course.warm_up <= **at);
-            in_time && in_number
-        };
-        let offsets = arrivals.iter().take_while(wanted).copied().collect();
-        let sends = Sends::Open { offsets, cap: cap.map(NonZeroUsize::get) };
-        Self { sends, warm_up: course.warm_up, end, drain: course.drain }
+        let mut ends = Ends::new(course);
+        let offsets = arrivals.iter().copied().take_while(|at| ends.admit(*at)).collect();
+        let mut sends = Sends::open(offsets, cap, course);
+        // What counts of a trace comes with the prompts of its own times.
+        if let Sends::Open { warm_up, first, .. } = &mut sends {
+            *first = *warm_up;
+        }
+        Self { sends, drain: course.drain }
     }
 
     /// The schedule of `load`; empty for a trace, whose times are not the load's, and for a search, whose
     /// steps have schedules of their own.
     pub fn new(load: &Load, course: &Course, arrivals: ArrivalProcess, seed: u64) -> Self {
-        let open = |rates: Rates, cap: Option<NonZeroUsize>| Sends::Open {
-            offsets: offsets(&rates, course, arrivals, seed),
-            cap: cap.map(NonZeroUsize::get),
-        };
-        let at_once = || Self {
-            sends: Sends::Open {
-                offsets: vec![Duration::ZERO; course.requests.unwrap_or_default()],
-                cap: None,
-            },
-            warm_up: Duration::ZERO,
-            end: None,
-            drain: course.drain,
+        let open = |rates: Rates, cap: Option<NonZeroUsize>| {
+            Sends::open(offsets(&rates, course, arrivals, seed), cap, course)
         };
         let sends = match load {
             // Nothing comes before what comes at once.
-            Load::Infinite => return at_once(),
+            Load::Infinite => Sends::Open {
+                offsets: vec![Duration::ZERO; course.requests.unwrap_or_default()],
+                warm_up: 0,
+                first: 0,
+                cap: None,
+                end: None,
+            },
             Load::Open { rate, cap } => open(Rates::of(rate.as_per_s(), course.ramp_up), *cap),
             Load::Staged(stages) => {
                 let stages = stages.stages.iter();
@@ -96,29 +108,74 @@ impl Schedule {
                 });
                 open(Rates { pieces: pieces.collect(), then_per_s: None }, None)
             }
-            Load::Trace { cap } => {
-                Sends::Open { offsets: Vec::new(), cap: cap.map(NonZeroUsize::get) }
-            }
-            Load::Search(_) => Sends::Open { offsets: Vec::new(), cap: None },
-            Load::Closed(users) => {
-                Sends::Closed { starts: starts(users.get(), course), requests: course.requests }
-            }
+            Load::Trace { cap } => Sends::open(Vec::new(), *cap, course),
+            Load::Search(_) => Sends::open(Vec::new(), None, course),
+            Load::Closed(users) => Sends::Closed {
+                starts: starts(users.get(), course),
+                warm_up: match course.warm_up {
+                    WarmUp::Requests(requests) if 0 < requests => {
+                        WarmUp::Requests(requests.max(users.get()))
+                    }
+                    warm_up => warm_up,
+                },
+                requests: course.requests,
+                duration: course.duration,
+            },
         };
-        Self { sends, warm_up: course.warm_up, end: end(course), drain: course.drain }
+        Self { sends, drain: course.drain }
     }
 
-    /// How many requests the schedule holds; `None` where the server's speed decides.
+    /// How many requests that count the schedule holds; `None` where the server's speed decides.
     pub fn requests(&self) -> Option<usize> {
         match &self.sends {
-            Sends::Open { offsets, .. } => Some(offsets.len()),
-            Sends::Closed { requests, .. } => requests.filter(|_| self.warm_up.is_zero()),
+            Sends::Open { offsets, warm_up, .. } => Some(offsets.len() - warm_up),
+            Sends::Closed { requests, .. } => *requests,
+        }
+    }
+
+    /// How many requests of the warm-up it holds; `None` where the server's speed decides.
+    pub fn warm_up_requests(&self) -> Option<usize> {
+        match &self.sends {
+            Sends::Open { warm_up, .. } => Some(*warm_up),
+            Sends::Closed { warm_up, .. } if warm_up.is_none() => Some(0),
+            Sends::Closed { warm_up: WarmUp::Requests(requests), .. } => Some(*requests),
+            Sends::Closed { warm_up: WarmUp::Time(_), .. } => None,
         }
     }
 }
 
-/// When time ends the course.
-fn end(course: &Course) -> Option<Duration> {
-    course.duration.map(|duration| course.warm_up + duration)
+/// Says how far arrivals go: as many as are to count, and as long.
+struct Ends {
+    course: Course,
+    seen: usize,
+    counting: usize,
+    /// When the time is over; known from the first that counts on.
+    end: Option<Duration>,
+}
+
+impl Ends {
+    fn new(course: &Course) -> Self {
+        Self { course: *course, seen: 0, counting: 0, end: None }
+    }
+
+    /// Whether the next arrival, which is at `at`, is still sent.
+    fn admit(&mut self, at: Duration) -> bool {
+        let Course { requests, duration, warm_up, .. } = self.course;
+        let counts = match warm_up {
+            WarmUp::Time(time) => time <= at,
+            WarmUp::Requests(requests) => requests <= self.seen,
+        };
+        self.seen += 1;
+        if !counts {
+            return true;
+        }
+        let begins = warm_up.time().unwrap_or(at);
+        self.end = self.end.or(duration.map(|duration| begins + duration));
+        let wanted = requests.is_none_or(|requests| self.counting < requests)
+            && self.end.is_none_or(|end| at < end);
+        self.counting += 1;
+        wanted
+    }
 }
 
 /// Requests per second over time.
@@ -218,25 +275,23 @@ fn offsets(rates: &Rates, course: &Course, arrivals: ArrivalProcess, seed: u64) 
         ArrivalProcess::Constant => 0.0,
         ArrivalProcess::Poisson | ArrivalProcess::Gamma(_) => gap(),
     };
-    let end = end(course);
+    let mut ends = Ends::new(course);
     let mut offsets = Vec::new();
-    let mut counting = 0;
-    while course.requests.is_none_or(|requests| counting < requests) {
-        let Some(at_s) = rates.time_of_s(events) else { break };
+    while let Some(at_s) = rates.time_of_s(events) {
         let at = Duration::from_secs_f64(at_s);
-        if end.is_some_and(|end| end <= at) {
+        if !ends.admit(at) {
             break;
         }
-        counting += usize::from(course.warm_up <= at);
         offsets.push(at);
         events += gap();
     }
     offsets
 }
 
-/// When each of the users begins; no more of them than there are requests.
+/// When each of the users begins; no more of them than there are requests, unless there is a warm-up.
 fn starts(users: usize, course: &Course) -> Vec<Duration> {
-    let begin = course.requests.map_or(users, |requests| users.min(requests));
+    let requests = course.requests.filter(|_| course.warm_up.is_none());
+    let begin = requests.map_or(users, |requests| users.min(requests));
     let start = |user: usize| match course.ramp_up {
         None => USER_GAP * u32::try_from(user).unwrap_or(u32::MAX),
         Some(RampUp { over, shape: RampShape::Linear }) => over.mul_f64(user as f64 / users as f64),
@@ -376,7 +431,7 @@ mod tests {
     #[test]
     fn the_warm_up_comes_before_what_counts() {
         let load: Load = "10qps".parse().unwrap();
-        let warm_up = Duration::from_secs(2);
+        let warm_up = WarmUp::Time(Duration::from_secs(2));
         let count = |requests, s: Option<u64>| {
             let duration = s.map(Duration::from_secs);
             let course = Course { requests, duration, warm_up, ..Course::default() };
@@ -417,13 +472,58 @@ mod tests {
     #[test]
     fn a_closed_loop_ends_by_number_or_time() {
         let load = "2conc".parse().unwrap();
-        let (warm_up, duration) = (Duration::from_secs(1), Some(Duration::from_secs(9)));
-        let course = Course { duration, warm_up, ..Course::default() };
-        let schedule = Schedule::new(&load, &course, ArrivalProcess::Poisson, 0);
-        assert!(matches!(schedule.sends, Sends::Closed { requests: None, .. }));
-        assert_eq!(schedule.end, Some(Duration::from_secs(10)));
-        assert_eq!(schedule.requests(), None);
-        let counted = Schedule::new(&load, &Course::of_requests(5), ArrivalProcess::Poisson, 0);
-        assert_eq!(counted.requests(), Some(5));
+        let duration = Some(Duration::from_secs(9));
+        let schedule = |course: Course| Schedule::new(&load, &course, ArrivalProcess::Poisson, 0);
+        let timed = schedule(Course { duration, ..Course::default() });
+        assert_eq!(timed.requests(), None);
+        let counted = schedule(Course::of_requests(5));
+        assert_eq!((counted.requests(), counted.warm_up_requests()), (Some(5), Some(0)));
+    }
+
+    #[test]
+    fn a_number_of_requests_comes_before_those_that_count() {
+        let load: Load = "10qps".parse().unwrap();
+        let course = |requests, s: Option<u64>| Course {
+            requests,
+            duration: s.map(Duration::from_secs),
+            warm_up: WarmUp::Requests(7),
+            ..Course::default()
+        };
+        let sends = |course| Schedule::new(&load, &course, ArrivalProcess::Constant, 0).sends;
+        let Sends::Open { offsets, warm_up, first, end, .. } = sends(course(Some(30), None)) else {
+            panic!()
+        };
+        assert_eq!((offsets.len(), warm_up, first, end), (37, 7, 0, None));
+        let Sends::Open { offsets, warm_up, end, .. } = sends(course(None, Some(2))) else {
+            panic!()
+        };
+        assert_eq!((offsets.len(), warm_up, end), (27, 7, Some(ms(2700))), "the time follows it");
+        let arrivals: Vec<Duration> = (0..20).map(|n| ms(n * 100)).collect();
+        let replay = Schedule::replay(&arrivals, None, &course(Some(5), None));
+        assert_eq!((replay.requests(), replay.warm_up_requests()), (Some(5), Some(7)));
+        assert!(matches!(replay.sends, Sends::Open { first: 7, .. }), "prompts keep their times");
+    }
+
+    #[test]
+    fn each_user_sends_at_least_one_request_of_the_warm_up() {
+        let schedule = |warm_up, requests| {
+            let course = Course { warm_up, ..Course::of_requests(requests) };
+            Schedule::new(&"8conc".parse().unwrap(), &course, ArrivalProcess::Poisson, 0)
+        };
+        for (asked, sent) in [(0, 0), (1, 8), (8, 8), (20, 20)] {
+            let schedule = schedule(WarmUp::Requests(asked), 100);
+            assert_eq!(schedule.warm_up_requests(), Some(sent), "{asked}");
+        }
+        let timed = schedule(WarmUp::Time(ms(100)), 2);
+        assert_eq!(timed.warm_up_requests(), None);
+        let Sends::Closed { starts, .. } = timed.sends else { panic!() };
+        assert_eq!(starts.len(), 8, "all warm up, however few requests count");
+    }
+
+    #[test]
+    fn everything_at_once_has_no_warm_up() {
+        let course = Course { warm_up: WarmUp::Requests(5), ..Course::of_requests(9) };
+        let schedule = Schedule::new(&Load::Infinite, &course, ArrivalProcess::Poisson, 0);
+        assert_eq!((schedule.requests(), schedule.warm_up_requests()), (Some(9), Some(0)));
     }
 }

@@ -153,7 +153,7 @@ fn run(point: LoadPoint, stop: &Stop) -> anyhow::Result<SelfCheck> {
     let limits = Limits { timeout: TIMEOUT, stall_timeout: None };
     let live = Arc::<Live>::default();
     let runtime = drive::runtime(true, &live)?;
-    let sent = drive::Sent { requests: ready, conversations: None };
+    let sent = drive::Sent { requests: ready, warm_up: Vec::new(), conversations: None };
     let run = drive::drive(&client, sent, &load, &schedule, limits, &live, stop);
     let (records, _) = runtime.block_on(run)?;
     compared(point, &records, &server.truth())

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::course::RampShape;
+use crate::course::{RampShape, WarmUp};
 use crate::duration::HumanDuration;
 use crate::load::{ArrivalProcess, Burstiness};
 use crate::share::Share;
@@ -176,8 +176,8 @@ macro_rules! with_settings {
             pub ramp_up: Option<HumanDuration>,
             /// On which way it reaches it.
             pub ramp_shape: Option<RampShape>,
-            /// How long requests are sent before those that count.
-            pub warm_up: Option<HumanDuration>,
+            /// How long requests are sent before those that count, or how many.
+            pub warm_up: Option<WarmUp>,
             /// How long requests may still take when no more are sent.
             pub drain: Option<HumanDuration>,
             /// How the arrivals of an open loop are spaced.

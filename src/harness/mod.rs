@@ -322,7 +322,7 @@ impl Runner {
             self.servers.serve(&job.case.backend, &launch::logs(&self.results), stop)?;
         }
         let live = Arc::new(Live::default());
-        let requests = job.prepared.workload.turns();
+        let requests = job.prepared.workload.turns() + job.prepared.warm_up.turns();
         if self.progress == ProgressStyleKind::Lines {
             say(&format!("{}: sending {requests} requests", job.case.name));
         }

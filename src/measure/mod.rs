@@ -4,7 +4,6 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use anyhow::bail;
 use jiff::ZonedDateTime;
@@ -64,6 +63,8 @@ pub struct Prepared {
     pub asked: Option<usize>,
     /// Its requests.
     pub workload: Arc<Workload>,
+    /// Requests of the same kind and of other words, for its warm-up; empty where it has none.
+    pub warm_up: Arc<Workload>,
     /// What they were salted with.
     pub salt: Option<String>,
     /// What a reader of the numbers should know.
@@ -115,7 +116,8 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>, files: &Files) -> anyhow::
             Some(system) => workload.with_system(system, sampling),
         }
     };
-    let (drawn, workload) = if named.dataset.is_made_up() && named.system.is_none() {
+    let words_are_salted = named.dataset.is_made_up() && named.system.is_none();
+    let (drawn, workload) = if words_are_salted {
         let made_up = Arc::new(sample(&salted)?);
         (Arc::clone(&made_up), made_up)
     } else {
@@ -131,8 +133,24 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>, files: &Files) -> anyhow::
         let workload = drawn.as_sent(&salted)?;
         (drawn, Arc::new(workload))
     };
+    let warm_up_prompts = match (&case.load, &drawn.arrivals) {
+        (Load::Trace { .. }, Some(arrivals)) => Some(case.course.warm_up.of(arrivals)),
+        _ => case.warm_up_prompts(),
+    };
+    let warm_up_salt = named.salt.of_warm_up(&case.name, *RUN);
+    let for_warm_up = Sampling {
+        salt: Some(&warm_up_salt),
+        requests: warm_up_prompts.or(sampling.requests),
+        ..sampling
+    };
+    let warm_up = match warm_up_prompts {
+        Some(0) => drawn.first_as_sent(0, &for_warm_up)?,
+        _ if words_are_salted => sample(&for_warm_up)?,
+        prompts => drawn.first_as_sent(prompts.unwrap_or(usize::MAX), &for_warm_up)?,
+    };
+    let warm_up = Arc::new(warm_up);
     let notes = [notes, files.take_notes()].concat();
-    Ok(Prepared { tokenizer, drawn, asked: case.prompts(), workload, salt, notes })
+    Ok(Prepared { tokenizer, drawn, asked: case.prompts(), workload, warm_up, salt, notes })
 }
 
 /// A number that no other run has.
@@ -195,8 +213,9 @@ fn run_once(
     let ((records, strain), notes) =
         runtime.block_on(records(case, prepared, options, &address, &schedule, live, stop))?;
     let sent = records.len();
-    let began = records.iter().filter(|record| record.turn == 0).count();
-    let measured = counting(records, schedule.warm_up);
+    let measured: Vec<RequestRecord> =
+        records.into_iter().filter(|record| !record.warm_up).collect();
+    let began = measured.iter().filter(|record| record.turn == 0).count();
     let requests = counted(measured, prepared, case.backend.protocol.is_chat())?;
     let interrupted = stop.is_requested();
     // The case's own server would be in the way of the check.
@@ -246,16 +265,19 @@ async fn records(
         Manners::of(&case.backend)
     };
     let notes = manners.notes.clone();
-    let requests = &prepared.workload.requests;
-    let ready: Vec<ReadyRequest> =
-        requests.iter().map(|request| client.prepare(&manners.body(case, request))).collect();
+    let ready = |workload: &Workload| -> Vec<ReadyRequest> {
+        let requests = workload.requests.iter();
+        requests.map(|request| client.prepare(&manners.body(case, request))).collect()
+    };
+    let (requests, warm_up) = (ready(&prepared.workload), ready(&prepared.warm_up));
     let conversations = prepared.workload.has_turns().then(|| {
-        let (workload, case) = (Arc::clone(&prepared.workload), case.clone());
+        let (workload, warm_up) = (Arc::clone(&prepared.workload), Arc::clone(&prepared.warm_up));
+        let case = case.clone();
         let chat = case.backend.protocol.is_chat();
         let body = Arc::new(move |request: &PromptRequest| manners.body(&case, request));
-        Conversations { workload, chat, body }
+        Conversations { workload, warm_up, chat, body }
     });
-    let sent = Sent { requests: ready, conversations };
+    let sent = Sent { requests, warm_up, conversations };
     let run = drive::drive(&client, sent, &case.load, schedule, limits, live, stop).await?;
     Ok((run, notes))
 }
@@ -271,18 +293,6 @@ fn schedule(case: &Case, prepared: &Prepared) -> Schedule {
         (Load::Trace { cap }, Some(arrivals)) => Schedule::replay(arrivals, *cap, &course),
         _ => Schedule::new(&case.load, &course, case.arrivals, case.seed),
     }
-}
-
-/// The records that count: those of requests and conversations that began after the warm-up.
-fn counting(mut records: Vec<RequestRecord>, warm_up: Duration) -> Vec<RequestRecord> {
-    let mut counts = true;
-    records.retain(|record| {
-        if record.turn == 0 {
-            counts = warm_up <= record.scheduled;
-        }
-        counts
-    });
-    records
 }
 
 /// `records` are in order, the turns of a conversation one after the other.
@@ -308,7 +318,7 @@ struct Run {
     requests: Vec<Counted>,
     /// Requests that were sent, those of the warm-up included.
     sent: usize,
-    /// The same, but one for all turns of a conversation.
+    /// Those that count, one for all turns of a conversation.
     began: usize,
     strain: Strain,
     /// What was found out before the clock started.
@@ -372,4 +382,92 @@ fn report(
         metadata: &options.metadata,
     };
     Report::new(measured, &ZonedDateTime::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    /// What is sent of a workload under a load with `more` said of it.
+    fn prepared(workload: &str, load: &str, more: &str) -> Prepared {
+        let plan = format!(
+            r#"
+            defaults = {{ requests = 9, tokenizer = "fixtures/tokenizer.json" }}
+            backend = [{{ name = "sim", kind = "sim" }}]
+            workload = [{{ name = "w", salt = "s", {workload} }}]
+            bench = [{{ loads = ["{load}"], arrivals = "constant", {more} }}]
+            "#
+        );
+        let case = Plan::parse(&plan).unwrap().cases.remove(0);
+        prepare(&case, None, &Files::only_here()).unwrap()
+    }
+
+    const SHAREGPT: &str = "path = \"fixtures/sharegpt.json\"";
+    const RANDOM: &str = "dataset = \"random\", input_tokens = 50, prefix_tokens = 20";
+    const TALKS: &str = "dataset = \"multi_turn\", input_tokens = 50";
+    const TRACE: &str = "dataset = \"trace\", path = \"fixtures/traces/azure.csv\"";
+
+    #[test]
+    fn a_warm_up_has_requests_of_the_same_shape_and_none_that_is_measured() {
+        for workload in [SHAREGPT, RANDOM, TALKS] {
+            let plain = prepared(workload, "4conc", "drain = \"1s\"");
+            assert!(plain.warm_up.requests.is_empty());
+            let Prepared { workload: counting, warm_up, .. } =
+                prepared(workload, "4conc", "warm_up = 6");
+            assert_eq!(counting, plain.workload, "what counts is what counts without a warm-up");
+            assert_eq!((counting.requests.len(), warm_up.requests.len()), (9, 6));
+            let beginning = |request: &PromptRequest| -> String {
+                request.prompt.text().chars().take(12).collect()
+            };
+            for (one, two) in warm_up.requests.iter().zip(&counting.requests) {
+                assert_ne!(beginning(one), beginning(two), "{workload}");
+                assert_eq!(one.output_tokens, two.output_tokens);
+                assert_eq!(one.turns(), two.turns());
+            }
+        }
+    }
+
+    #[test]
+    fn a_warm_up_has_as_many_prompts_as_it_sends_where_that_is_known() {
+        for (load, more, prompts) in [
+            ("10qps", "warm_up = \"2s\"", 20),
+            ("10qps", "warm_up = 5", 5),
+            ("4conc", "warm_up = 1", 4),
+            ("4conc", "warm_up = \"2s\"", 9),
+            ("inf", "warm_up = \"2s\"", 0),
+        ] {
+            let prepared = prepared(RANDOM, load, more);
+            assert_eq!(prepared.warm_up.requests.len(), prompts, "{load}, {more}");
+            assert_eq!(prepared.workload.requests.len(), 9, "{load}, {more}");
+        }
+        let trace = prepared(TRACE, "trace", "warm_up = 7");
+        assert_eq!(trace.warm_up.requests.len(), 7);
+        let lengths = |requests: &[PromptRequest]| -> Vec<Option<u32>> {
+            requests.iter().map(|request| request.prompt_tokens).collect()
+        };
+        let of_trace = lengths(&trace.workload.requests[..7]);
+        assert_eq!(lengths(&trace.warm_up.requests), of_trace, "each at its time");
+    }
+
+    #[test]
+    fn the_result_says_how_many_requests_warmed_up() {
+        let plan = r#"
+            defaults = { requests = 6, tokenizer = "fixtures/tokenizer.json" }
+            backend = [{ name = "sim", kind = "sim", preset = "large" }]
+            workload = [{ name = "w", path = "fixtures/sharegpt.json", output_tokens = 4 }]
+            bench = [{ loads = ["3conc", "200qps"], warm_up = 4 }]
+        "#;
+        for case in Plan::parse(plan).unwrap().cases {
+            let report = measure(&case).unwrap();
+            let plan = &report.servebench.plan;
+            assert_eq!((report.completed, plan.requests_counted), (6, 6));
+            // More than asked for where a server is faster than users begin.
+            assert!((4..=6).contains(&plan.warm_up_requests), "{}", plan.warm_up_requests);
+            assert_eq!(plan.requests_sent, 6 + plan.warm_up_requests);
+            assert_eq!(plan.warm_up_s, None);
+            let again = |warning: &String| warning.contains("came again");
+            assert!(!report.servebench.warnings.iter().any(again));
+        }
+    }
 }

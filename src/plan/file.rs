@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::backend::{Resolved, backends};
 use super::{
-    Asked, Case, DEFAULT_TIMEOUT, Model, NamedDataset, Plan, PlanError, SearchOptions,
+    Asked, Case, DEFAULT_TIMEOUT, Model, NO_WARM_UP, NamedDataset, Plan, PlanError, SearchOptions,
     TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, slo_fault, with_no_errors,
     workload,
 };
@@ -28,6 +28,7 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
     let staged = staged(file)?;
     let mut cases = Vec::new();
     let mut notes = Vec::new();
+    let mut without_warm_up = false;
     let mut lines = BTreeMap::new();
     for bench in &config.bench {
         let group = Group {
@@ -39,6 +40,9 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
             staged: &staged,
         };
         for case in group.cases()? {
+            let warm_up = flags.warm_up.or(group.settings(&case.name).warm_up);
+            without_warm_up |=
+                case.load == Load::Infinite && warm_up.is_some_and(|warm_up| !warm_up.is_none());
             let group = bench.loads.span();
             match lines.entry(case.name.clone()) {
                 Entry::Vacant(entry) => drop(entry.insert(group)),
@@ -63,6 +67,9 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
             }
             cases.push(case);
         }
+    }
+    if without_warm_up {
+        notes.push(NO_WARM_UP.to_owned());
     }
     let results = flags.result_dir.clone().or_else(|| config.results.clone());
     Ok(Plan { cases, results: results.unwrap_or_else(|| PathBuf::from("results")), notes })
@@ -203,7 +210,7 @@ impl Group<'_> {
                 duration: human(settings.duration.map(Spanned::into_inner)),
                 ramp_up: human(settings.ramp_up),
                 ramp_shape: settings.ramp_shape,
-                warm_up: human(settings.warm_up),
+                warm_up: settings.warm_up,
                 drain: human(settings.drain),
             },
         );
@@ -373,7 +380,7 @@ mod tests {
 
     use super::super::tests::{assert_error, plan};
     use super::*;
-    use crate::course::{Course, RampShape, RampUp};
+    use crate::course::{Course, RampShape, RampUp, WarmUp};
     use crate::plan::{DEFAULT_REQUESTS, Server};
     use crate::wire::ProtocolKind;
     use crate::workload::{Conversations, Dataset, Length, Source, ThinkTime};
@@ -593,7 +600,7 @@ slo = ["ttft.p99 < 2s", "error_ratio < 1%"]"#;
             requests: None,
             duration: Some(s(60)),
             ramp_up: Some(RampUp { over: s(10), shape: RampShape::Linear }),
-            warm_up: s(5),
+            warm_up: WarmUp::Time(s(5)),
             drain: Some(s(30)),
         };
         assert_eq!(course("--request-rate 2"), expected);
@@ -605,13 +612,39 @@ slo = ["ttft.p99 < 2s", "error_ratio < 1%"]"#;
             requests: Some(7),
             duration: Some(s(9)),
             ramp_up: None,
-            warm_up: s(0),
+            warm_up: WarmUp::Time(s(0)),
             drain: Some(s(1)),
         };
         assert_eq!(course(line), expected);
         let at_once =
             Course { requests: Some(DEFAULT_REQUESTS), drain: Some(s(30)), ..Course::default() };
         assert_eq!(course("--request-rate inf"), at_once, "what comes at once has no course");
+    }
+
+    #[test]
+    fn a_warm_up_is_a_time_or_a_number_of_requests() {
+        let warm_up = |more: &str, line: &str| {
+            let text = one_case(more).replace("[\"inf\"]", "[\"2conc\"]");
+            plan(&text, line).unwrap().cases[0].course.warm_up
+        };
+        let time = WarmUp::Time(Duration::from_secs(10));
+        assert_eq!(warm_up("", ""), WarmUp::default());
+        assert_eq!(warm_up("warm_up = \"10s\"", ""), time);
+        assert_eq!(warm_up("warm_up = 32", ""), WarmUp::Requests(32));
+        assert_eq!(warm_up("warm_up = 32", "--warm-up 10s"), time);
+        assert_eq!(warm_up("warm_up = \"10s\"", "--num-warmups 7"), WarmUp::Requests(7));
+        let parts =
+            ["plan.toml:", "warm_up = -1", "a time such as \"10s\", or a number of requests"];
+        assert_error(&one_case("warm_up = -1"), "", &parts);
+        assert_error(&one_case("warm_up = \"ten\""), "", &["`ten` is no duration"]);
+        assert_error(&one_case("warm_up = 1.5"), "", &["a number of requests"]);
+    }
+
+    #[test]
+    fn it_is_said_that_everything_at_once_has_no_warm_up() {
+        let notes = |more: &str| plan(&one_case(more), "").unwrap().notes;
+        assert_eq!(notes("warm_up = 32"), [super::super::NO_WARM_UP]);
+        assert_eq!(notes("warm_up = 0"), [""; 0]);
     }
 
     #[test]

@@ -7,9 +7,9 @@ use clap::ValueEnum as _;
 
 use super::backend::api_key;
 use super::{
-    Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Model, NamedDataset, Plan,
-    PlanError, SearchOptions, Server, TokenizerChoice, arrivals_of, course_of, load_of, name,
-    on_goodput, slo_fault, with_no_errors, workload,
+    Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Model, NO_WARM_UP,
+    NamedDataset, Plan, PlanError, SearchOptions, Server, TokenizerChoice, arrivals_of, course_of,
+    load_of, name, on_goodput, slo_fault, with_no_errors, workload,
 };
 use crate::flags::Flags;
 use crate::load::Load;
@@ -21,7 +21,12 @@ use crate::workload::DatasetKind;
 pub(super) fn plan(flags: &Flags) -> Result<Plan, PlanError> {
     let case = case(flags).map_err(PlanError::Flags)?;
     let results = flags.result_dir.clone().unwrap_or_else(|| PathBuf::from("results"));
-    Ok(Plan { cases: vec![case], results, notes: Vec::new() })
+    let asked = flags.warm_up.is_some_and(|warm_up| !warm_up.is_none());
+    let notes = match case.load {
+        Load::Infinite if asked => vec![NO_WARM_UP.to_owned()],
+        _ => Vec::new(),
+    };
+    Ok(Plan { cases: vec![case], results, notes })
 }
 
 fn case(flags: &Flags) -> Result<Case, String> {

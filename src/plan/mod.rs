@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 pub use crate::config::StopSignal;
 use crate::config::{Config, ConfigFile, StreamOptions};
-use crate::course::{Course, RampShape, RampUp};
+use crate::course::{Course, RampShape, RampUp, WarmUp};
 use crate::flags::{Flags, RequestRate};
 use crate::load::{ArrivalProcess, Burstiness, Load, Search};
 use crate::metric::{Quantity, Scalar};
@@ -97,11 +97,17 @@ impl Case {
     pub fn prompts(&self) -> Option<usize> {
         if matches!(self.load, Load::Trace { .. }) {
             // Those of the warm-up come on top of them, and only the trace knows how many they are.
-            return self.course.requests.filter(|_| self.course.warm_up.is_zero());
+            return self.course.requests.filter(|_| self.course.warm_up.is_none());
         }
         let schedule = Schedule::new(&self.load, &self.course, self.arrivals, self.seed);
         let requests = schedule.requests().or(self.course.requests).unwrap_or(DEFAULT_REQUESTS);
         Some(requests.max(1))
+    }
+
+    /// How many prompts its warm-up needs, which come again likewise; 0 where it has none, or where only a
+    /// trace knows. `None` for as many as the case.
+    pub fn warm_up_prompts(&self) -> Option<usize> {
+        Schedule::new(&self.load, &self.course, self.arrivals, self.seed).warm_up_requests()
     }
 
     /// What the results call the tokenizer; `None` where there is none.
@@ -405,7 +411,7 @@ struct Asked {
     duration: Option<Duration>,
     ramp_up: Option<Duration>,
     ramp_shape: Option<RampShape>,
-    warm_up: Option<Duration>,
+    warm_up: Option<WarmUp>,
     drain: Option<Duration>,
 }
 
@@ -442,6 +448,9 @@ fn course_of(load: &Load, flags: &Flags, asked: Asked) -> Course {
         drain,
     }
 }
+
+/// What to say where a warm-up is asked for and everything comes at once.
+const NO_WARM_UP: &str = "loads of inf have no warm-up: everything comes at once";
 
 /// The first of `slos` that makes no sense without objectives for each request.
 fn on_goodput(slos: &[Slo]) -> Option<&Slo> {

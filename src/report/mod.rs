@@ -200,14 +200,16 @@ pub struct PlanReport {
     pub ramp_up_s: Option<f64>,
     /// On which way: `linear` or `exponential`.
     pub ramp_shape: Option<&'static str>,
-    /// How long requests were sent that do not count, s.
-    pub warm_up_s: f64,
+    /// How long requests were sent that do not count, s; `null` where it was a number of them.
+    pub warm_up_s: Option<f64>,
+    /// How many requests were sent that do not count, one a turn.
+    pub warm_up_requests: usize,
     /// How long requests might still take when no more were sent, s; `null` where only `timeout_s`
     /// ended them.
     pub drain_s: Option<f64>,
     /// Requests sent, one a turn.
     pub requests_sent: usize,
-    /// Those that were due after the warm-up, as their conversations were: all figures are of these.
+    /// Those that are not of the warm-up: all figures are of these.
     pub requests_counted: usize,
     /// Longest time of a request, s.
     pub timeout_s: f64,

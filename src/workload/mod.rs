@@ -266,19 +266,31 @@ pub enum Salt {
 }
 
 impl Salt {
+    /// What the prompts of its warm-up begin with: something else, also where those that count begin with
+    /// nothing, so that no prefix cache holds what is measured later.
+    pub fn of_warm_up(&self, case: &str, run: u64) -> String {
+        match self {
+            Self::None => "warm-up".to_owned(),
+            Self::Text(text) => format!("{text} warm-up"),
+            Self::Auto => auto_salt(&format!("{case} warm-up"), run),
+        }
+    }
+
     /// What the prompts of the case `case` begin with in the run `run`, a number that no other run has.
     pub fn of(&self, case: &str, run: u64) -> Option<String> {
         match self {
             Self::None => None,
             Self::Text(text) => Some(text.clone()),
-            Self::Auto => {
-                let mut hasher = Sha256::new();
-                hasher.update(run.to_le_bytes());
-                hasher.update(case);
-                Some(hash(hasher)[..8].to_owned())
-            }
+            Self::Auto => Some(auto_salt(case, run)),
         }
     }
+}
+
+fn auto_salt(case: &str, run: u64) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(run.to_le_bytes());
+    hasher.update(case);
+    hash(hasher)[..8].to_owned()
 }
 
 impl FromStr for Salt {
@@ -518,6 +530,13 @@ impl Workload {
             anyhow::Ok(())
         })?;
         Ok(self)
+    }
+
+    /// The first `requests` of them as they are sent.
+    pub fn first_as_sent(&self, requests: usize, sampling: &Sampling<'_>) -> anyhow::Result<Self> {
+        let requests = self.requests.iter().take(requests).cloned().collect();
+        let first = Self { requests, arrivals: None, hash: self.hash.clone(), notes: Vec::new() };
+        first.as_sent(sampling)
     }
 
     /// The same requests as they are sent: each begins with the salt of `sampling`, if it has one, and
