@@ -127,6 +127,8 @@ mod drive;
 mod trial;
 
 // Judgement.
+pub mod statistics;
+
 pub mod samples;
 pub mod search;
 pub mod summary;

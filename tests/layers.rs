@@ -13,6 +13,7 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("minijinja", &["chat_template"]),
     ("nix", &["launch", "socket", "strain"]),
     ("hdrhistogram", &["samples"]),
+    ("statrs", &["statistics"]),
     ("hyper", &["client", "http2", "sim"]),
     ("Parser", &["cli", "bin"]), // that of clap
     ("libtest_mimic", &["harness"]),
