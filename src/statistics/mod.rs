@@ -6,11 +6,13 @@
 //! tokens. The exception is a limit on a percentile, which counts requests over the limit.
 //!
 //! - [`percentile_limit`]: is a percentile within its limit, or can nobody say yet?
+//! - [`sequential`]: the same, asked again and again while a run goes on.
 
 mod binomial;
 mod student;
 
 pub mod percentile_limit;
+pub mod sequential;
 
 /// How often a statement must be right: above 0.5 and below 1.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
