@@ -7,10 +7,12 @@
 //!
 //! - [`percentile_limit`]: is a percentile within its limit, or can nobody say yet?
 //! - [`sequential`]: the same, asked again and again while a run goes on.
+//! - [`interval`]: the interval of a mean, a rate or a percentile.
 
 mod binomial;
 mod student;
 
+pub mod interval;
 pub mod percentile_limit;
 pub mod sequential;
 
