@@ -8,11 +8,14 @@
 //! - [`percentile_limit`]: is a percentile within its limit, or can nobody say yet?
 //! - [`sequential`]: the same, asked again and again while a run goes on.
 //! - [`interval`]: the interval of a mean, a rate or a percentile.
+//! - [`paired`]: two servers measured in turn, trial by trial.
 
 mod binomial;
+mod holm;
 mod student;
 
 pub mod interval;
+pub mod paired;
 pub mod percentile_limit;
 pub mod sequential;
 
