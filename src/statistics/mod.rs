@@ -9,11 +9,13 @@
 //! - [`sequential`]: the same, asked again and again while a run goes on.
 //! - [`interval`]: the interval of a mean, a rate or a percentile.
 //! - [`paired`]: two servers measured in turn, trial by trial.
+//! - [`baseline`]: one server measured in sessions days apart.
 
 mod binomial;
 mod holm;
 mod student;
 
+pub mod baseline;
 pub mod interval;
 pub mod paired;
 pub mod percentile_limit;
