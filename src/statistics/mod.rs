@@ -10,12 +10,14 @@
 //! - [`interval`]: the interval of a mean, a rate or a percentile.
 //! - [`paired`]: two servers measured in turn, trial by trial.
 //! - [`baseline`]: one server measured in sessions days apart.
+//! - [`change_point`]: where in a history the level changed.
 
 mod binomial;
 mod holm;
 mod student;
 
 pub mod baseline;
+pub mod change_point;
 pub mod interval;
 pub mod paired;
 pub mod percentile_limit;
