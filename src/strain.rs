@@ -90,7 +90,9 @@ mod tests {
         let worst = strain.loop_lags.iter().max().unwrap();
         assert!(ms(40) < *worst, "{worst:?}");
         if cfg!(unix) {
-            assert!(ms(20) < strain.cpu.unwrap(), "{:?}", strain.cpu);
+            // On a busy machine part of it is waited for.
+            let held = strain.cpu.unwrap() + strain.waited.unwrap_or_default();
+            assert!(ms(20) < held, "{:?} {:?}", strain.cpu, strain.waited);
         }
         assert!(ms(85) < strain.wall);
     }

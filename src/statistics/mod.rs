@@ -11,6 +11,8 @@
 //! - [`paired`]: two servers measured in turn, trial by trial.
 //! - [`baseline`]: one server measured in sessions days apart.
 //! - [`change_point`]: where in a history the level changed.
+//!
+//! `cargo bench --bench verdicts` shows on a simulated queue how often each is wrong.
 
 mod binomial;
 mod holm;
