@@ -179,6 +179,13 @@ pub struct Flags {
     /// those of the file
     #[arg(long, value_name = "LIMIT", value_delimiter = ';', help_heading = "Verdict")]
     pub slo: Vec<Slo>,
+    /// How often each case is repeated, each time with a seed of its own: what lies between trials is what is
+    /// known of the noise [default: 1]
+    #[arg(long, value_name = "K", help_heading = "Verdict")]
+    pub trials: Option<NonZeroUsize>,
+    /// An objective that so few requests cannot decide makes a case invalid, whatever its value
+    #[arg(long, help_heading = "Verdict")]
+    pub strict: bool,
     /// A missing server fails its cases instead of having them ignored
     #[arg(long, help_heading = "Verdict")]
     pub require_server: bool,

@@ -132,6 +132,8 @@ pub mod statistics;
 pub mod samples;
 pub mod search;
 pub mod summary;
+
+mod evidence;
 pub mod turns;
 
 pub mod self_check;

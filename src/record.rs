@@ -142,6 +142,17 @@ impl RequestRecord {
         Some(Completed { record: self, first, last })
     }
 
+    /// The same record, with all that happened later by so much.
+    #[must_use]
+    pub fn later(mut self, by: Duration) -> Self {
+        for time in [&mut self.scheduled, &mut self.released, &mut self.sent, &mut self.ended] {
+            *time += by;
+        }
+        self.stream.chunks.iter_mut().for_each(|chunk| chunk.at += by);
+        self.stream.first_answer.iter_mut().for_each(|at| *at += by);
+        self
+    }
+
     /// The client's own delay: `sent` − `scheduled`, less what a cap held it back.
     pub fn lateness(&self) -> Duration {
         self.sent.saturating_sub(self.released)

@@ -262,7 +262,7 @@ impl Tokens {
     }
 }
 
-fn is_good(completed: Completed<'_>, tokens: RequestTokens, goodput: Goodput) -> bool {
+pub(crate) fn is_good(completed: Completed<'_>, tokens: RequestTokens, goodput: Goodput) -> bool {
     let tpot = tokens.output.best().and_then(|output| completed.tpot(output));
     let within = |value: Option<Duration>, limit: Option<Duration>| match (value, limit) {
         (Some(value), Some(limit)) => value <= limit,

@@ -88,6 +88,26 @@ pub struct LoopLag {
 }
 
 impl Validity {
+    /// That of the trial that strained the client most, with the doubts of all.
+    pub fn worst_of(trials: Vec<Self>) -> Self {
+        let many = 1 < trials.len();
+        let doubts = trials.iter().enumerate().flat_map(|(number, trial)| {
+            let shown = move |doubt: &String| match many {
+                true => format!("trial {}: {doubt}", number + 1),
+                false => doubt.clone(),
+            };
+            trial.doubts.iter().map(shown)
+        });
+        let doubts = doubts.collect();
+        let strain = |trial: &Self| (trial.doubts.len(), trial.loop_lag_ms.p99.unwrap_or_default());
+        let worst = trials.into_iter().max_by(|one, other| {
+            strain(one).partial_cmp(&strain(other)).unwrap_or(std::cmp::Ordering::Equal)
+        });
+        let mut worst = worst.expect("a case has at least one trial");
+        worst.doubts = doubts;
+        worst
+    }
+
     /// What `requests` under `load`, their statistics and the strain say about the measurement.
     pub fn new<'a>(
         load: &Load,

@@ -2,8 +2,11 @@
 
 use serde::Serialize;
 
-use crate::metric::Quantity;
+use crate::evidence::{Certainty, Judged, Requests};
+use crate::metric::{Quantity, Statistic};
 use crate::slo::Slo;
+use crate::statistics::Confidence;
+use crate::statistics::percentile_limit::Quantile;
 use crate::summary::{Summary, too_few};
 
 /// How a case ended.
@@ -38,6 +41,16 @@ pub struct Judgement {
     pub value: Option<f64>,
     /// What follows.
     pub finding: Finding,
+    /// How sure that is; `None` where nothing was found.
+    pub judged: Option<Judged>,
+}
+
+impl Judgement {
+    /// Whether it could be the other way.
+    pub fn is_undecided(&self) -> bool {
+        let certainty = self.judged.map(|judged| judged.certainty);
+        matches!(certainty, Some(Certainty::Undecided { .. }))
+    }
 }
 
 /// Whether an objective was met.
@@ -51,12 +64,19 @@ pub enum Finding {
     Unknown(String),
 }
 
-/// Judges each objective.
-pub fn judge(slos: &[Slo], summary: &Summary) -> Vec<Judgement> {
+/// Judges each objective by the `summary` of `requests`.
+pub fn judge(slos: &[Slo], summary: &Summary, requests: &Requests<'_>) -> Vec<Judgement> {
     slos.iter()
         .map(|slo| {
             let value = summary.quantity(slo.quantity);
-            Judgement { slo: slo.clone(), value, finding: finding(slo, value, summary) }
+            let finding = finding(slo, value, summary);
+            let judged = match (&finding, value) {
+                (Finding::Met | Finding::Missed, Some(value)) => {
+                    Some(requests.judge(slo, value, Confidence::DEFAULT))
+                }
+                _ => None,
+            };
+            Judgement { slo: slo.clone(), value, finding, judged }
         })
         .collect()
 }
@@ -70,23 +90,34 @@ fn finding(slo: &Slo, value: Option<f64>, summary: &Summary) -> Finding {
     if let Quantity::Latency(latency, statistic) = slo.quantity
         && let Some(reason) = too_few(statistic, summary.samples(latency))
     {
-        return Finding::Unknown(reason);
+        return Finding::Unknown(match floor(statistic) {
+            Some(floor) => format!(
+                "undecided: a limit on {statistic} needs {floor} requests and there are {}",
+                summary.samples(latency)
+            ),
+            None => reason,
+        });
     }
     if slo.is_met_by(value) { Finding::Met } else { Finding::Missed }
 }
 
+/// How many requests it takes to settle a limit on a percentile at all.
+fn floor(statistic: Statistic) -> Option<u64> {
+    let Statistic::Percentile(percent) = statistic else { return None };
+    Some(Quantile::new(percent / 100.0)?.floor(Confidence::DEFAULT))
+}
+
 /// The verdict that the judgements add up to. What cannot be trusted (`doubted`) fails nobody and passes
-/// nobody.
-pub fn verdict(judgements: &[Judgement], doubted: bool) -> Verdict {
+/// nobody; nor, where the plan is `strict`, does what is undecided.
+pub fn verdict(judgements: &[Judgement], doubted: bool, strict: bool) -> Verdict {
+    let counts = |judgement: &&Judgement| !(strict && judgement.is_undecided());
+    let missed = |judgement: &Judgement| judgement.finding == Finding::Missed;
+    let unknown = |judgement: &Judgement| matches!(judgement.finding, Finding::Unknown(_));
     if doubted {
-        return Verdict::Invalid;
-    }
-    let any = |wanted: fn(&Finding) -> bool| {
-        judgements.iter().any(|judgement| wanted(&judgement.finding))
-    };
-    if any(|finding| *finding == Finding::Missed) {
+        Verdict::Invalid
+    } else if judgements.iter().filter(counts).any(missed) {
         Verdict::SloMissed
-    } else if any(|finding| matches!(finding, Finding::Unknown(_))) {
+    } else if judgements.iter().any(|judgement| unknown(judgement) || !counts(&judgement)) {
         Verdict::Invalid
     } else {
         Verdict::Pass
@@ -104,15 +135,17 @@ mod tests {
         let mut requests = vec![counted(completed(&[60, 70]), 2); completed_requests];
         requests.extend(vec![counted(failed(Failure::Http(503)), 0); failures]);
         let slos: Vec<Slo> = slos.iter().map(|text| text.parse().unwrap()).collect();
-        judge(&slos, &Summary::new(&requests, None))
+        let whole = 0..requests.len();
+        let summary = Summary::new(&requests, None);
+        judge(&slos, &summary, &Requests::new(&requests, vec![whole], None))
     }
 
     #[test]
     fn a_case_passes_if_every_objective_is_met() {
         let judgements =
             judged(&["ttft.p99 < 51ms", "tpot.mean < 11ms", "error_ratio == 0"], 100, 0);
-        assert_eq!(verdict(&judgements, false), Verdict::Pass);
-        assert_eq!(verdict(&[], false), Verdict::Pass);
+        assert_eq!(verdict(&judgements, false, false), Verdict::Pass);
+        assert_eq!(verdict(&[], false, false), Verdict::Pass);
     }
 
     #[test]
@@ -120,7 +153,7 @@ mod tests {
         let judgements = judged(&["ttft.p99 < 50ms", "tpot.mean < 11ms"], 100, 0);
         assert_eq!(judgements[0].finding, Finding::Missed);
         assert_eq!(judgements[1].finding, Finding::Met);
-        assert_eq!(verdict(&judgements, false), Verdict::SloMissed);
+        assert_eq!(verdict(&judgements, false, false), Verdict::SloMissed);
     }
 
     #[test]
@@ -137,16 +170,20 @@ mod tests {
     fn too_few_samples_decide_nothing() {
         let judgements = judged(&["ttft.p99 < 51ms"], 99, 0);
         let Finding::Unknown(reason) = &judgements[0].finding else { panic!("{judgements:?}") };
-        assert_eq!(reason, "p99 needs 100 samples and there are 99");
-        assert_eq!(verdict(&judgements, false), Verdict::Invalid);
+        assert_eq!(reason, "undecided: a limit on p99 needs 299 requests and there are 99");
+        assert_eq!(verdict(&judgements, false, false), Verdict::Invalid);
         let judgements = judged(&["ttft.p99 < 51ms", "error_ratio == 0"], 50, 1);
-        assert_eq!(verdict(&judgements, false), Verdict::SloMissed, "a miss outweighs a doubt");
+        assert_eq!(
+            verdict(&judgements, false, false),
+            Verdict::SloMissed,
+            "a miss outweighs a doubt"
+        );
     }
 
     #[test]
     fn numbers_that_cannot_be_trusted_neither_pass_nor_fail() {
         for slo in ["ttft.p99 < 51ms", "ttft.p99 < 50ms"] {
-            assert_eq!(verdict(&judged(&[slo], 100, 0), true), Verdict::Invalid);
+            assert_eq!(verdict(&judged(&[slo], 100, 0), true, false), Verdict::Invalid);
         }
     }
 
@@ -154,6 +191,6 @@ mod tests {
     fn an_unknown_quantity_is_no_pass() {
         let judgements = judged(&["goodput_ratio > 0.9"], 100, 0);
         assert!(matches!(judgements[0].finding, Finding::Unknown(_)));
-        assert_eq!(verdict(&judgements, false), Verdict::Invalid);
+        assert_eq!(verdict(&judgements, false, false), Verdict::Invalid);
     }
 }

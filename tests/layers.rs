@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A word of a library, and who in `src` may say it.
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("reqwest", &["hub", "probe"]),
     ("httparse", &["http1"]),
     ("csv", &["workload"]),

@@ -184,6 +184,11 @@ macro_rules! with_settings {
             pub arrivals: Option<ArrivalProcess>,
             /// Shape of the gaps' gamma distribution: 1 is Poisson, less comes in bursts.
             pub burstiness: Option<Spanned<Burstiness>>,
+            /// How often the case is repeated, each time with a seed of its own.
+            #[serde(default, deserialize_with = "count")]
+            pub trials: Option<NonZeroUsize>,
+            /// Whether an objective that is undecided is none that is met.
+            pub strict: Option<bool>,
             /// The most steps of `max-goodput`, and the rates of `sweep`.
             #[serde(default, deserialize_with = "count")]
             pub search_steps: Option<NonZeroUsize>,
@@ -215,6 +220,8 @@ macro_rules! with_settings {
                     drain: self.drain,
                     arrivals: self.arrivals,
                     burstiness: self.burstiness.clone(),
+                    trials: self.trials,
+                    strict: self.strict,
                     search_steps: self.search_steps,
                     search_precision: self.search_precision,
                     slo: self.slo.clone(),
@@ -274,6 +281,8 @@ impl Settings {
             drain: over.drain.or(self.drain),
             arrivals: over.arrivals.or(self.arrivals),
             burstiness: over.burstiness.or(self.burstiness),
+            trials: over.trials.or(self.trials),
+            strict: over.strict.or(self.strict),
             search_steps: over.search_steps.or(self.search_steps),
             search_precision: over.search_precision.or(self.search_precision),
             slo: over.slo.or(self.slo),

@@ -4,6 +4,7 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use anyhow::bail;
 use jiff::ZonedDateTime;
@@ -11,6 +12,7 @@ use jiff::ZonedDateTime;
 use crate::client::{Client, ReadyRequest};
 use crate::descriptors;
 use crate::drive::{self, Conversations, Sent};
+use crate::evidence::Requests;
 use crate::files::Files;
 use crate::flags::SelfCheckMode;
 use crate::launch;
@@ -18,7 +20,7 @@ use crate::live::Live;
 use crate::load::Load;
 use crate::plan::{Address, Case, Server, TokenizerChoice};
 use crate::record::RequestRecord;
-use crate::report::{Measured, Report};
+use crate::report::{Measured, Report, TrialReport};
 use crate::schedule::Schedule;
 use crate::self_check::{self, LoadPoint, SelfCheck};
 use crate::sim::{Lexicon, SimServer};
@@ -65,6 +67,8 @@ pub struct Prepared {
     pub workload: Arc<Workload>,
     /// Requests of the same kind and of other words, for its warm-up; empty where it has none.
     pub warm_up: Arc<Workload>,
+    /// Decided what was drawn.
+    pub seed: u64,
     /// What they were salted with.
     pub salt: Option<String>,
     /// What a reader of the numbers should know.
@@ -126,7 +130,8 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>, files: &Files) -> anyhow::
             (Some(wanted), Some(asked)) => wanted <= asked,
             (None, Some(_)) => false,
         };
-        let drawn = match alike.filter(is_enough) {
+        let is_same = |alike: &&Prepared| alike.seed == case.seed && is_enough(alike);
+        let drawn = match alike.filter(is_same) {
             Some(alike) => Arc::clone(&alike.drawn),
             None => Arc::new(sample(&sampling)?),
         };
@@ -150,7 +155,8 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>, files: &Files) -> anyhow::
     };
     let warm_up = Arc::new(warm_up);
     let notes = [notes, files.take_notes()].concat();
-    Ok(Prepared { tokenizer, drawn, asked: case.prompts(), workload, warm_up, salt, notes })
+    let (asked, seed) = (case.prompts(), case.seed);
+    Ok(Prepared { tokenizer, drawn, asked, workload, warm_up, seed, salt, notes })
 }
 
 /// A number that no other run has.
@@ -194,18 +200,50 @@ pub fn run(
 ) -> anyhow::Result<Report> {
     match case.load {
         Load::Search(kind) => search::run(case, kind, prepared, options, live, stop),
-        _ => run_once(case, prepared, options, live, stop),
+        _ => run_trials(case, prepared, options, live, stop),
     }
 }
 
-/// Runs a case that has one load.
-fn run_once(
+/// Runs a case that has one load, as often as it asks for.
+fn run_trials(
     case: &Case,
     prepared: &Prepared,
     options: &Options,
     live: &Arc<Live>,
     stop: &Stop,
 ) -> anyhow::Result<Report> {
+    let mut trials = vec![trial(case, prepared, options, live, stop)?];
+    while trials.len() < case.trials && !stop.is_requested() {
+        let number = trials.len();
+        let (case, prepared) = of_trial(case, prepared, number)?;
+        trials.push(trial(&case, &prepared, options, live, stop)?);
+        (options.say)(&format!("{}: trial {} of {}", case.name, number + 1, case.trials));
+    }
+    let interrupted = stop.is_requested();
+    let load = LoadPoint::of(trials[0].requests.iter().map(|(record, _)| record));
+    let mode = if interrupted { SelfCheckMode::Never } else { options.self_check };
+    let self_check = self_check::of(mode, load, trials[0].strain.wall, stop);
+    Ok(report(case, prepared, options, trials, self_check, interrupted))
+}
+
+/// A trial of a case but the first: the same work by another seed, with prompts that no trial before it has
+/// left in a cache.
+fn of_trial(case: &Case, prepared: &Prepared, number: usize) -> anyhow::Result<(Case, Prepared)> {
+    let seed = case.seed.wrapping_add(number as u64);
+    let case = Case { seed, ..case.clone() };
+    let salted = Case { name: format!("{}#{number}", case.name), ..case.clone() };
+    let prepared = prepare(&salted, Some(prepared), &Files::only_here())?;
+    Ok((case, prepared))
+}
+
+/// Runs a case once.
+fn trial(
+    case: &Case,
+    prepared: &Prepared,
+    options: &Options,
+    live: &Arc<Live>,
+    stop: &Stop,
+) -> anyhow::Result<TrialRun> {
     let (server, address) = start(case, prepared.tokenizer.as_ref())?;
     let schedule = schedule(case, prepared);
     let waiting = matches!(case.load, Load::Closed(_)) || prepared.workload.has_turns();
@@ -217,14 +255,10 @@ fn run_once(
         records.into_iter().filter(|record| !record.warm_up).collect();
     let began = measured.iter().filter(|record| record.turn == 0).count();
     let requests = counted(measured, prepared, case.backend.protocol.is_chat())?;
-    let interrupted = stop.is_requested();
-    // The case's own server would be in the way of the check.
+    // The case's own server would be in the way of the next one.
     drop(server);
-    let load = LoadPoint::of(requests.iter().map(|(record, _)| record));
-    let mode = if interrupted { SelfCheckMode::Never } else { options.self_check };
-    let self_check = self_check::of(mode, load, strain.wall, stop);
-    let run = Run { requests, sent, began, strain, notes, self_check, interrupted };
-    Ok(report(case, prepared, options, &address, run))
+    let workload = Arc::clone(&prepared.workload);
+    Ok(TrialRun { seed: case.seed, workload, requests, sent, began, strain, notes, address })
 }
 
 /// The server and where it is. The embedded engine runs until it is dropped.
@@ -312,8 +346,10 @@ fn counted(
     Ok(records.into_iter().zip(tokens).collect())
 }
 
-/// What came of a case.
-struct Run {
+/// What came of a trial.
+struct TrialRun {
+    seed: u64,
+    workload: Arc<Workload>,
     /// The requests that count.
     requests: Vec<Counted>,
     /// Requests that were sent, those of the warm-up included.
@@ -323,25 +359,65 @@ struct Run {
     strain: Strain,
     /// What was found out before the clock started.
     notes: Vec<String>,
-    self_check: anyhow::Result<SelfCheck>,
-    interrupted: bool,
+    address: Address,
+}
+
+/// What came of all trials together, one after the other.
+struct Pooled {
+    requests: Vec<Counted>,
+    /// Which of them are of which trial.
+    trials: Vec<std::ops::Range<usize>>,
+}
+
+impl Pooled {
+    fn of(trials: &mut [TrialRun]) -> Self {
+        let mut pooled = Self { requests: Vec::new(), trials: Vec::new() };
+        let mut at = Duration::ZERO;
+        for trial in trials {
+            let begin = pooled.requests.len();
+            let requests = std::mem::take(&mut trial.requests);
+            let first = requests.iter().map(|(record, _)| record.sent).min().unwrap_or_default();
+            let last = requests.iter().map(|(record, _)| record.ended).max().unwrap_or_default();
+            // Nothing happens between two trials, so that no time passes there.
+            let by = if begin == 0 { Duration::ZERO } else { at.saturating_sub(first) };
+            let later = |(record, tokens): Counted| (record.later(by), tokens);
+            pooled.requests.extend(requests.into_iter().map(later));
+            pooled.trials.push(begin..pooled.requests.len());
+            at = last + by;
+        }
+        pooled
+    }
 }
 
 fn report(
     case: &Case,
     prepared: &Prepared,
     options: &Options,
-    address: &Address,
-    run: Run,
+    mut trials: Vec<TrialRun>,
+    self_check: anyhow::Result<SelfCheck>,
+    interrupted: bool,
 ) -> Report {
-    let Run { requests, sent, began, strain, notes, self_check, interrupted } = run;
+    let mut validities = Vec::new();
+    let mut reports = Vec::new();
+    for trial in &trials {
+        let summary = Summary::new(&trial.requests, case.goodput);
+        let records = trial.requests.iter().map(|(record, _)| record);
+        let check = self_check.as_ref().ok();
+        validities.push(Validity::new(&case.load, records, &summary, &trial.strain, check));
+        reports.push(TrialReport::new(trial.seed, trial.requests.len(), &summary));
+    }
+    let validity = Validity::worst_of(validities);
+    let steady_state = SteadyState::new(&trials[0].requests, &case.load);
+    let has_turns = prepared.workload.has_turns();
+    let turns = has_turns.then(|| Turns::new(&trials[0].requests, &trials[0].workload));
+    let (sent, began) = (trials.iter().map(|t| t.sent).sum(), trials[0].began);
+    let notes = std::mem::take(&mut trials[0].notes);
+    let Pooled { requests, trials: parts } = Pooled::of(&mut trials);
     let summary = Summary::new(&requests, case.goodput);
-    let judgements = verdict::judge(&case.slos, &summary);
-    let records = requests.iter().map(|(record, _)| record);
-    let validity = Validity::new(&case.load, records, &summary, &strain, self_check.as_ref().ok());
+    let evidence = Requests::new(&requests, parts, case.goodput);
+    let judgements = verdict::judge(&case.slos, &summary, &evidence);
     let doubted = !validity.doubts.is_empty();
-    let verdict = (!interrupted).then(|| verdict::verdict(&judgements, doubted));
-    let steady_state = SteadyState::new(&requests, &case.load);
+    let verdict = (!interrupted).then(|| verdict::verdict(&judgements, doubted, case.strict));
     let mut warnings = notes;
     warnings.extend(prepared.notes.iter().chain(&prepared.workload.notes).cloned());
     if case.backend.ignore_eos || case.backend.min_tokens {
@@ -350,7 +426,6 @@ fn report(
     warnings.extend(steady_state.as_ref().ok().and_then(SteadyState::warning));
     let drawn = prepared.workload.requests.len();
     let asked = case.course.requests.unwrap_or_default();
-    let has_turns = prepared.workload.has_turns();
     let what = if has_turns { "conversations" } else { "requests" };
     if case.course.is_open_ended() && drawn < began {
         warnings.push(format!(
@@ -362,12 +437,12 @@ fn report(
             "the dataset holds {drawn} {what} of a fitting length, fewer than the {asked} asked for"
         ));
     }
-    let turns = has_turns.then(|| Turns::new(&requests, &prepared.workload));
     warnings.extend(turns.as_ref().and_then(Turns::warning));
     let measured = Measured {
         case,
-        base_url: Some(address.shown()),
+        base_url: Some(trials[0].address.shown()),
         requests: &requests,
+        trials: reports,
         sent,
         summary: &summary,
         steady_state,

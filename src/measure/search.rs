@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use super::{Options, Prepared, check, prepare, run_once};
+use super::{Options, Prepared, check, prepare, run_trials};
 use crate::course::Course;
 use crate::files::Files;
 use crate::live::Live;
@@ -140,7 +140,7 @@ impl Steps<'_> {
         // And prompts that no step before has left in a cache.
         let prepared = self.prepare(&step, number)?;
         check(&step, &prepared)?;
-        let mut report = run_once(&step, &prepared, self.options, self.live, self.stop)?;
+        let mut report = run_trials(&step, &prepared, self.options, self.live, self.stop)?;
         report.servebench.step_of = Some(case.name.clone());
         (self.options.say)(&format!("{}: step {}: {}", case.name, number + 1, report.in_a_line()));
         self.made.push((None, report.clone()));

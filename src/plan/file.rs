@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::num::NonZeroU32;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -222,6 +223,8 @@ impl Group<'_> {
             load: load.clone(),
             arrivals,
             course,
+            trials: flags.trials.or(settings.trials).map_or(1, NonZeroUsize::get),
+            strict: flags.strict || settings.strict.unwrap_or(false),
             search: SearchOptions::of(
                 load,
                 flags.search_steps.or(settings.search_steps),

@@ -1,5 +1,6 @@
 //! Flags in, a plan of one case out: what MAX's `benchmark_serving.py` would run.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -61,6 +62,8 @@ fn case(flags: &Flags) -> Result<Case, String> {
         load: load.clone(),
         arrivals: arrivals_of(flags.arrivals.unwrap_or_default(), flags.burstiness)
             .map_err(|error| format!("--burstiness: {error}"))?,
+        trials: flags.trials.map_or(1, NonZeroUsize::get),
+        strict: flags.strict,
         search: SearchOptions::of(&load, flags.search_steps, flags.search_precision),
         seed: flags.seed.unwrap_or(0),
         slos: with_no_errors(flags.slo.clone()),

@@ -72,6 +72,10 @@ pub struct Case {
     pub arrivals: ArrivalProcess,
     /// How the load goes through time.
     pub course: Course,
+    /// How often it is repeated, each time with a seed of its own.
+    pub trials: usize,
+    /// Whether an objective that is undecided is none that is met.
+    pub strict: bool,
     /// How a load that is to be found is searched for.
     pub search: SearchOptions,
     /// Decides the prompts and the arrivals. The same for all cases of a plan, so that two backends

@@ -176,6 +176,18 @@ pub fn slo_line(slo: &SloReport) -> String {
         let _ = write!(line, ", margin {:+.1} %", margin * 100.0);
     }
     line.push(')');
+    if slo.undecided {
+        line.push_str("; undecided");
+        match (slo.least_requests, slo.more_requests_needed) {
+            (Some(least), _) => {
+                let _ = write!(line, ": needs {least} requests");
+            }
+            (None, Some(more)) => {
+                let _ = write!(line, ": about {more} more requests would settle it");
+            }
+            (None, None) => {}
+        }
+    }
     if let Some(reason) = &slo.reason {
         let _ = write!(line, ": {reason}");
     }
@@ -214,6 +226,7 @@ mod tests {
     use jiff::ZonedDateTime;
 
     use super::*;
+    use crate::evidence::Requests;
     use crate::plan::Plan;
     use crate::record::Failure;
     use crate::record::tests::{completed, failed};
@@ -242,17 +255,20 @@ mod tests {
             notes: Vec::new(),
         };
         let summary = Summary::new(requests, None);
-        let judgements = verdict::judge(&case.slos, &summary);
+        let whole = 0..requests.len();
+        let evidence = Requests::new(requests, vec![whole], None);
+        let judgements = verdict::judge(&case.slos, &summary, &evidence);
         let measured = Measured {
             case: &case,
             base_url: None,
             requests,
+            trials: Vec::new(),
             sent: requests.len(),
             summary: &summary,
             steady_state: SteadyState::new(requests, &case.load),
             turns: None,
             judgements: &judgements,
-            verdict: Some(verdict::verdict(&judgements, false)),
+            verdict: Some(verdict::verdict(&judgements, false, false)),
             validity: Validity::new(
                 &case.load,
                 requests.iter().map(|(record, _)| record),
@@ -324,7 +340,7 @@ verdict  slo missed: sim/sim/sharegpt@inf
         for line in [
             "Mean TTFT (ms):                          n/a",
             "failed   timeout: 1, such as: it said timeout",
-            "slo      missed: ttft.p50 < 60ms (infinite)",
+            "slo      missed: ttft.p50 < 60ms (infinite); undecided: needs 5 requests",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }

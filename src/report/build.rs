@@ -7,9 +7,10 @@ use jiff::ZonedDateTime;
 
 use super::{
     Details, Environment, FailureReport, Figure, LatencyReport, PlanReport, Report, RequestRate,
-    SCHEMA_VERSION, SearchReport, Servebench, SloReport, StepReport, TokensReport, TurnFigures,
-    TurnReport,
+    SCHEMA_VERSION, SearchReport, Servebench, SloReport, StepReport, TokensReport, TrialReport,
+    TurnFigures, TurnReport,
 };
+use crate::evidence::Certainty;
 use crate::load;
 use crate::metric::{Latency, Quantity, Scalar, Statistic};
 use crate::plan::Case;
@@ -28,6 +29,15 @@ use crate::workload::Workload;
 /// The percentiles that every result has.
 const PERCENTILES: [f64; 5] = [50.0, 90.0, 95.0, 99.0, 99.9];
 
+/// The statistics by which trials are compared.
+const COMPARED: [Statistic; 5] = [
+    Statistic::Mean,
+    Statistic::Percentile(50.0),
+    Statistic::Percentile(90.0),
+    Statistic::Percentile(95.0),
+    Statistic::Percentile(99.0),
+];
+
 /// The latencies of the flat fields, by the names that the scripts have for them.
 const FLAT_LATENCIES: [(&str, Latency); 4] = [
     ("ttft", Latency::Ttft),
@@ -42,8 +52,10 @@ pub struct Measured<'a> {
     pub case: &'a Case,
     /// Where the requests went.
     pub base_url: Option<String>,
-    /// Its requests that count.
+    /// Its requests that count, of all trials.
     pub requests: &'a [Counted],
+    /// Its trials.
+    pub trials: Vec<TrialReport>,
     /// How many were sent in all: those of the warm-up do not count.
     pub sent: usize,
     /// Their statistics.
@@ -141,6 +153,7 @@ impl Report {
                 steady_state: measured.steady_state.ok(),
                 scalars: Scalar::ALL.map(|name| (name.name(), scalar(name))).into(),
                 tokens: TokensReport::new(summary),
+                trials: measured.trials,
                 turns_not_sent: measured.turns.as_ref().map(Turns::not_sent),
                 turns: measured
                     .turns
@@ -192,6 +205,7 @@ impl Report {
         let judge = |slo: &Slo| Judgement {
             slo: slo.clone(),
             value,
+            judged: None,
             finding: match value {
                 None => Finding::Unknown("no step could be trusted".to_owned()),
                 Some(value) if slo.is_met_by(value) => Finding::Met,
@@ -225,7 +239,7 @@ impl Report {
             // No rate held: the objectives of the lowest one say why.
             Some(if unsure { Verdict::Invalid } else { Verdict::SloMissed })
         } else {
-            Some(verdict::verdict(&judgements, false))
+            Some(verdict::verdict(&judgements, false, false))
         };
         report.steps = steps.into_iter().map(|(_, step)| step).collect();
         report
@@ -365,9 +379,37 @@ impl Figure {
     }
 }
 
+impl TrialReport {
+    /// A trial by its summary.
+    pub fn new(seed: u64, requests: usize, summary: &Summary) -> Self {
+        let mut metrics = BTreeMap::new();
+        for (latency, samples) in &summary.latencies {
+            let Ok(samples) = samples else { continue };
+            for statistic in COMPARED {
+                if too_few(statistic, samples.count()).is_none()
+                    && let Some(value) = samples.statistic(statistic)
+                {
+                    metrics.insert(Quantity::Latency(*latency, statistic).to_string(), value);
+                }
+            }
+        }
+        for (scalar, value) in &summary.scalars {
+            metrics.insert(scalar.name().to_owned(), *value);
+        }
+        Self {
+            seed,
+            requests,
+            completed: summary.completed,
+            failed: summary.failed(),
+            duration_s: summary.span.as_secs_f64(),
+            metrics,
+        }
+    }
+}
+
 impl SloReport {
     fn new(judgement: &Judgement) -> Self {
-        let Judgement { slo, value, finding } = judgement;
+        let Judgement { slo, value, finding, judged } = judgement;
         let finite = value.filter(|value| value.is_finite());
         let (finding, reason) = match finding {
             Finding::Met => ("met", None),
@@ -381,6 +423,18 @@ impl SloReport {
             shown: value.map_or_else(|| "n/a".to_owned(), |value| slo.show(value)),
             limit: slo.limit,
             margin_ratio: finite.and_then(|value| slo.margin_ratio(value)),
+            undecided: judgement.is_undecided(),
+            more_requests_needed: judged.and_then(|judged| match judged.certainty {
+                Certainty::Undecided { more_needed, .. } => more_needed,
+                Certainty::Sure => None,
+            }),
+            least_requests: judged.and_then(|judged| match judged.certainty {
+                Certainty::Undecided { at_least, .. } => at_least,
+                Certainty::Sure => None,
+            }),
+            interval: judged
+                .and_then(|judged| judged.interval)
+                .map(|interval| [interval.low, interval.high]),
             reason,
         }
     }

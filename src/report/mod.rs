@@ -150,6 +150,8 @@ pub struct Servebench {
     pub steady_state_reason: Option<String>,
     /// Every scalar by name.
     pub scalars: BTreeMap<&'static str, Option<f64>>,
+    /// The trials: what is independent of each other.
+    pub trials: Vec<TrialReport>,
     /// Token counts.
     pub tokens: TokensReport,
     /// One entry per turn, where there are conversations.
@@ -279,9 +281,37 @@ pub struct SloReport {
     /// Distance on the good side as a share of the limit; negative when missed. `null` where the
     /// limit is 0 or the value not finite.
     pub margin_ratio: Option<f64>,
+    /// Whether it could be the other way, at 95 % confidence; then `finding` is that of the point
+    /// estimate.
+    pub undecided: bool,
+    /// How many further requests would settle it if all stayed as it is; `null` where nobody can say, or it
+    /// is settled.
+    pub more_requests_needed: Option<u64>,
+    /// The least requests with which it could be settled, where there were fewer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub least_requests: Option<u64>,
+    /// Between which values the truth lies; ms for a latency. `null` where requests were counted.
+    pub interval: Option<[f64; 2]>,
     /// Why it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A run of its own, with a seed of its own.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrialReport {
+    /// Decided its prompts and arrivals.
+    pub seed: u64,
+    /// Requests that count.
+    pub requests: usize,
+    /// Those that completed.
+    pub completed: u64,
+    /// Those that did not.
+    pub failed: u64,
+    /// From the first `sent` to the last `ended`, s.
+    pub duration_s: f64,
+    /// Each metric that the trial has enough samples for, by name; ms for a latency.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// Requests that failed for one reason.
