@@ -183,6 +183,16 @@ pub struct Flags {
     /// known of the noise [default: 1]
     #[arg(long, value_name = "K", help_heading = "Verdict")]
     pub trials: Option<NonZeroUsize>,
+    /// A backend of the plan with which the others are measured in turn and compared: a case that is worse
+    /// fails
+    #[arg(long, value_name = "BACKEND", help_heading = "Verdict")]
+    pub against: Option<String>,
+    /// Measure each case in turn with itself, to see the noise and the changes that can be found
+    #[arg(long, conflicts_with = "against", help_heading = "Verdict")]
+    pub aa: bool,
+    /// The smallest relative change that matters [default: 5%]
+    #[arg(long, value_name = "SHARE", help_heading = "Verdict")]
+    pub min_effect: Option<Share>,
     /// An objective that so few requests cannot decide makes a case invalid, whatever its value
     #[arg(long, help_heading = "Verdict")]
     pub strict: bool,

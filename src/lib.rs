@@ -133,6 +133,7 @@ pub mod samples;
 pub mod search;
 pub mod summary;
 
+pub mod compare;
 mod evidence;
 pub mod turns;
 

@@ -211,6 +211,13 @@ pub enum Quantity {
     Scalar(Scalar),
 }
 
+impl Quantity {
+    /// Whether less of it is better.
+    pub fn is_better_lower(self) -> bool {
+        matches!(self, Self::Latency(..) | Self::Scalar(Scalar::ErrorRatio))
+    }
+}
+
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

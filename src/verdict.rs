@@ -17,6 +17,8 @@ pub enum Verdict {
     Pass,
     /// At least one objective was missed.
     SloMissed,
+    /// Worse than what it was compared with, beyond doubt and by more than what matters.
+    Regressed,
     /// The numbers cannot be trusted; or they say too little for an objective, and none was missed.
     Invalid,
 }
@@ -27,6 +29,7 @@ impl Verdict {
         match self {
             Self::Pass => "pass",
             Self::SloMissed => "slo missed",
+            Self::Regressed => "regressed",
             Self::Invalid => "invalid",
         }
     }

@@ -1,6 +1,7 @@
 //! The plan file as the user wrote it. Knows the words, not what follows from them: no defaults that
 //! depend on each other, no network, no environment.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::num::{NonZeroI64, NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub struct Config {
     pub seed: Option<u64>,
     /// Folder of the results; `results` unless set.
     pub results: Option<PathBuf>,
+    /// Two backends that are measured in turn and compared.
+    pub ab: Option<Spanned<Ab>>,
     /// Settings of every case.
     #[serde(default)]
     pub defaults: Settings,
@@ -47,6 +50,16 @@ pub struct Config {
     /// Settings of the cases that a glob selects; later ones win.
     #[serde(default)]
     pub r#override: Vec<Override>,
+}
+
+/// Two backends that are measured in turn.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ab {
+    /// What is compared with: the build that is good.
+    pub a: Spanned<String>,
+    /// What is compared.
+    pub b: Spanned<String>,
 }
 
 /// A source of prompts.
@@ -189,6 +202,12 @@ macro_rules! with_settings {
             pub trials: Option<NonZeroUsize>,
             /// Whether an objective that is undecided is none that is met.
             pub strict: Option<bool>,
+            /// The metrics that are compared with another server or a baseline.
+            pub compare: Option<Vec<Spanned<String>>>,
+            /// The smallest relative change that matters.
+            pub min_effect: Option<Share>,
+            /// Of single metrics, where it is another.
+            pub min_effects: Option<BTreeMap<Spanned<String>, Share>>,
             /// The most steps of `max-goodput`, and the rates of `sweep`.
             #[serde(default, deserialize_with = "count")]
             pub search_steps: Option<NonZeroUsize>,
@@ -222,6 +241,9 @@ macro_rules! with_settings {
                     burstiness: self.burstiness.clone(),
                     trials: self.trials,
                     strict: self.strict,
+                    compare: self.compare.clone(),
+                    min_effect: self.min_effect,
+                    min_effects: self.min_effects.clone(),
                     search_steps: self.search_steps,
                     search_precision: self.search_precision,
                     slo: self.slo.clone(),
@@ -283,6 +305,9 @@ impl Settings {
             burstiness: over.burstiness.or(self.burstiness),
             trials: over.trials.or(self.trials),
             strict: over.strict.or(self.strict),
+            compare: over.compare.or(self.compare),
+            min_effect: over.min_effect.or(self.min_effect),
+            min_effects: over.min_effects.or(self.min_effects),
             search_steps: over.search_steps.or(self.search_steps),
             search_precision: over.search_precision.or(self.search_precision),
             slo: over.slo.or(self.slo),

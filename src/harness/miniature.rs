@@ -40,6 +40,8 @@ pub(super) fn of(case: &Case) -> Case {
     Case {
         backend: Arc::new(backend),
         load,
+        trials: 1,
+        against: None,
         course: Course::of_requests(case.course.requests.unwrap_or(REQUESTS).min(REQUESTS)),
         slos: vec![Slo::no_errors()],
         ..case.clone()

@@ -16,6 +16,7 @@ use jiff::ZonedDateTime;
 use libtest_mimic::{Arguments, ColorSetting, Failed, FormatSetting, Measurement, Trial};
 
 use crate::cli::{Cli, Color, Format, Mode};
+use crate::compare::Comparison;
 use crate::files::Files;
 use crate::flags::{NoTests, SelfCheckMode};
 use crate::launch;
@@ -178,8 +179,7 @@ fn list(cli: &Cli, selected: &[&Case]) -> anyhow::Result<Exit> {
 fn absent(mode: Mode, selected: &[&Case]) -> anyhow::Result<BTreeMap<String, String>> {
     let mut absent = BTreeMap::new();
     let mut asked: BTreeMap<&str, Option<String>> = BTreeMap::new();
-    for case in selected {
-        let backend = &case.backend;
+    for (case, backend) in selected.iter().flat_map(backends) {
         let reason = match &backend.server {
             Server::Unset { .. } if backend.require_server && mode == Mode::Bench => None,
             Server::Unset { variable } => {
@@ -196,10 +196,17 @@ fn absent(mode: Mode, selected: &[&Case]) -> anyhow::Result<BTreeMap<String, Str
             Server::Remote(_) | Server::Sim(_) => None,
         };
         if let Some(reason) = reason {
-            absent.insert(case.name.clone(), reason);
+            absent.entry(case.name.clone()).or_insert(reason);
         }
     }
     Ok(absent)
+}
+
+/// A case with each of the backends that it needs.
+fn backends<'a>(case: &&'a Case) -> impl Iterator<Item = (&'a Case, &'a Backend)> + use<'a> {
+    let case: &'a Case = case;
+    let partner = case.against.iter().map(|against| &*against.case.backend);
+    std::iter::once(&*case.backend).chain(partner).map(move |backend| (case, backend))
 }
 
 /// Why nothing answers at the backend's address; `None` if something does.
@@ -288,6 +295,7 @@ impl Runner {
                     _ => cli.flags.self_check.unwrap_or_default(),
                 },
                 metadata,
+                compared_cases: plan.cases.iter().filter(|case| case.against.is_some()).count(),
                 say,
             },
             progress: ProgressStyleKind::detect(cli.flags.no_progress || mode == Mode::Test),
@@ -319,7 +327,10 @@ impl Runner {
     fn measure(&self, job: &Job) -> anyhow::Result<Report> {
         if self.mode == Mode::Bench {
             let stop = &self.interrupt.stop;
-            self.servers.serve(&job.case.backend, &launch::logs(&self.results), stop)?;
+            let partner = job.case.against.iter().map(|against| &*against.case.backend);
+            let backends: Vec<&Backend> =
+                std::iter::once(&*job.case.backend).chain(partner).collect();
+            self.servers.serve(&backends, &launch::logs(&self.results), stop)?;
         }
         let live = Arc::new(Live::default());
         let requests = job.prepared.workload.turns() + job.prepared.warm_up.turns();
@@ -388,13 +399,19 @@ fn missed(report: &Report) -> String {
     if report.completed == 0 {
         lines.push("no request completed".to_owned());
     }
+    let comparison = report.servebench.comparison.iter();
+    lines.extend(comparison.flat_map(Comparison::regressions).map(table::compared_line));
     for (reason, failures) in &report.servebench.failures {
         lines.push(format!(
             "{} requests failed: {reason}, such as: {}",
             failures.count, failures.example
         ));
     }
-    format!("an objective was missed\n  {}", lines.join("\n  "))
+    let what = match report.servebench.verdict {
+        Some(Verdict::Regressed) => "it is worse than what it was compared with",
+        _ => "an objective was missed",
+    };
+    format!("{what}\n  {}", lines.join("\n  "))
 }
 
 /// The one number that libtest's line has room for: the median TTFT, with half its 95 % interval.

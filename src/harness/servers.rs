@@ -1,4 +1,5 @@
-//! The servers that the harness starts: one at a time, shared by the cases in a row that need it.
+//! The servers that the harness starts: those of one case at a time, shared by the cases in a row that need
+//! them.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -9,36 +10,42 @@ use crate::lock::lock;
 use crate::plan::Backend;
 use crate::stop::Stop;
 
-/// The server that was started for the case before, by its backend's name.
+/// The servers that were started for the case before, by their backends' names.
 #[derive(Debug, Default)]
-pub(super) struct Servers(Mutex<Option<(String, Launched)>>);
+pub(super) struct Servers(Mutex<Vec<(String, Launched)>>);
 
 impl Servers {
-    /// Has the server of `backend` running, if the plan says how to start it: the one of the case before
-    /// where both share it, and no other.
-    pub(super) fn serve(&self, backend: &Backend, logs: &Path, stop: &Stop) -> anyhow::Result<()> {
+    /// Has the servers of `backends` running, where the plan says how to start them: those of the case
+    /// before where both share them, and no others.
+    pub(super) fn serve(
+        &self,
+        backends: &[&Backend],
+        logs: &Path,
+        stop: &Stop,
+    ) -> anyhow::Result<()> {
         let mut launched = lock(&self.0);
-        if let Some((name, server)) = launched.as_mut() {
-            match server.ended() {
-                None if *name == backend.name => return Ok(()),
-                None => {}
-                Some(status) => {
-                    say(&format!("the server of `{name}` has ended by itself ({status})"));
-                }
+        let is_wanted = |name: &str| backends.iter().any(|backend| backend.name == name);
+        // Before the next one starts: it would share the machine with them.
+        launched.retain_mut(|(name, server)| match server.ended() {
+            None => is_wanted(name),
+            Some(status) => {
+                say(&format!("the server of `{name}` has ended by itself ({status})"));
+                false
             }
-        }
-        // Before the next one starts: two would share the machine.
-        *launched = None;
-        if backend.launch.is_some() {
+        });
+        for backend in backends.iter().filter(|backend| backend.launch.is_some()) {
+            if launched.iter().any(|(name, _)| *name == backend.name) {
+                continue;
+            }
             say(&format!("starting the server of `{}`", backend.name));
             let server = launch::launch(backend, logs, stop)?;
-            *launched = server.map(|server| (backend.name.clone(), server));
+            launched.extend(server.map(|server| (backend.name.clone(), server)));
         }
         Ok(())
     }
 
     /// Stops what was started.
     pub(super) fn stop(&self) {
-        *lock(&self.0) = None;
+        lock(&self.0).clear();
     }
 }

@@ -10,6 +10,7 @@ use anyhow::bail;
 use jiff::ZonedDateTime;
 
 use crate::client::{Client, ReadyRequest};
+use crate::compare::Trial;
 use crate::descriptors;
 use crate::drive::{self, Conversations, Sent};
 use crate::evidence::Requests;
@@ -20,7 +21,7 @@ use crate::live::Live;
 use crate::load::Load;
 use crate::plan::{Address, Case, Server, TokenizerChoice};
 use crate::record::RequestRecord;
-use crate::report::{Measured, Report, TrialReport};
+use crate::report::{Measured, Report};
 use crate::schedule::Schedule;
 use crate::self_check::{self, LoadPoint, SelfCheck};
 use crate::sim::{Lexicon, SimServer};
@@ -37,6 +38,7 @@ use crate::verdict;
 use crate::watchdog::Limits;
 use crate::workload::{PromptRequest, Sampling, Workload};
 
+mod pair;
 mod search;
 
 /// Measures one case of a plan and reports on it; saves and prints nothing.
@@ -84,6 +86,8 @@ pub struct Options {
     pub self_check: SelfCheckMode,
     /// What the user adds to the result.
     pub metadata: Vec<(String, String)>,
+    /// How many cases of the run are compared: the more there are, the more it takes to find a change.
+    pub compared_cases: usize,
     /// Is told how a case of many steps gets on, a line at a time.
     pub say: fn(&str),
 }
@@ -91,7 +95,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let self_check = SelfCheckMode::Auto;
-        Self { test_prompt: true, self_check, metadata: Vec::new(), say: |_| {} }
+        Self { test_prompt: true, self_check, metadata: Vec::new(), compared_cases: 1, say: |_| {} }
     }
 }
 
@@ -200,7 +204,10 @@ pub fn run(
 ) -> anyhow::Result<Report> {
     match case.load {
         Load::Search(kind) => search::run(case, kind, prepared, options, live, stop),
-        _ => run_trials(case, prepared, options, live, stop),
+        _ => match &case.against {
+            Some(against) => pair::run(case, against, prepared, options, live, stop),
+            None => run_trials(case, prepared, options, live, stop),
+        },
     }
 }
 
@@ -220,10 +227,21 @@ fn run_trials(
         (options.say)(&format!("{}: trial {} of {}", case.name, number + 1, case.trials));
     }
     let interrupted = stop.is_requested();
-    let load = LoadPoint::of(trials[0].requests.iter().map(|(record, _)| record));
-    let mode = if interrupted { SelfCheckMode::Never } else { options.self_check };
-    let self_check = self_check::of(mode, load, trials[0].strain.wall, stop);
+    let self_check = self_check_of(&trials, options, interrupted, stop);
     Ok(report(case, prepared, options, trials, self_check, interrupted))
+}
+
+/// The check of the client at the load of the first trial.
+fn self_check_of(
+    trials: &[TrialRun],
+    options: &Options,
+    interrupted: bool,
+    stop: &Stop,
+) -> anyhow::Result<SelfCheck> {
+    let Some(first) = trials.first() else { bail!("the run was interrupted") };
+    let load = LoadPoint::of(first.requests.iter().map(|(record, _)| record));
+    let mode = if interrupted { SelfCheckMode::Never } else { options.self_check };
+    self_check::of(mode, load, first.strain.wall, stop)
 }
 
 /// A trial of a case but the first: the same work by another seed, with prompts that no trial before it has
@@ -404,7 +422,7 @@ fn report(
         let records = trial.requests.iter().map(|(record, _)| record);
         let check = self_check.as_ref().ok();
         validities.push(Validity::new(&case.load, records, &summary, &trial.strain, check));
-        reports.push(TrialReport::new(trial.seed, trial.requests.len(), &summary));
+        reports.push(Trial::new(trial.seed, trial.requests.len(), &summary));
     }
     let validity = Validity::worst_of(validities);
     let steady_state = SteadyState::new(&trials[0].requests, &case.load);

@@ -104,7 +104,7 @@ impl Steps<'_> {
         let report = self.make(Load::Open { rate, cap: None }, course, &slos)?;
         let found = match report.servebench.verdict {
             Some(Verdict::Pass) => Found::Holds,
-            Some(Verdict::SloMissed | Verdict::Invalid) | None => Found::Fails,
+            Some(Verdict::SloMissed | Verdict::Regressed | Verdict::Invalid) | None => Found::Fails,
         };
         if let Some((per_s_of_last, _)) = self.made.last_mut() {
             *per_s_of_last = Some(per_s);

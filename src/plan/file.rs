@@ -11,14 +11,15 @@ use toml::Spanned;
 
 use super::backend::{Resolved, backends};
 use super::{
-    Asked, Case, DEFAULT_TIMEOUT, Model, NO_WARM_UP, NamedDataset, Plan, PlanError, SearchOptions,
-    TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, slo_fault, with_no_errors,
-    workload,
+    Asked, Case, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP, NamedDataset, Plan, PlanError,
+    SearchOptions, TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, pairs,
+    slo_fault, with_no_errors, workload,
 };
 use crate::config::{self, ConfigError, ConfigFile, Settings};
 use crate::duration::HumanDuration;
 use crate::flags::Flags;
 use crate::load::{Load, LoadError, Stage, Stages};
+use crate::metric::Quantity;
 use crate::slo::Goodput;
 
 /// The cases of `file`, with `flags` in the place of its values.
@@ -72,6 +73,7 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
     if without_warm_up {
         notes.push(NO_WARM_UP.to_owned());
     }
+    let cases = pairs::pair(file, flags, cases)?;
     let results = flags.result_dir.clone().or_else(|| config.results.clone());
     Ok(Plan { cases, results: results.unwrap_or_else(|| PathBuf::from("results")), notes })
 }
@@ -165,6 +167,7 @@ impl Group<'_> {
         let (file, flags) = (self.file, self.flags);
         let name = format!("{}/{}/{}@{load}", resolved.backend.name, model.alias, workload.name);
         let settings = self.settings(&name);
+        let gate = gate_of(file, flags, &settings)?;
         let tokenizer = flags.tokenizer.clone().or_else(|| tokenizer.clone());
         let tokenizer = TokenizerChoice::of(tokenizer.or(settings.tokenizer));
         if let Some(fault) = workload.fault(resolved.backend.protocol, load) {
@@ -225,6 +228,8 @@ impl Group<'_> {
             course,
             trials: flags.trials.or(settings.trials).map_or(1, NonZeroUsize::get),
             strict: flags.strict || settings.strict.unwrap_or(false),
+            against: None,
+            gate,
             search: SearchOptions::of(
                 load,
                 flags.search_steps.or(settings.search_steps),
@@ -252,6 +257,24 @@ impl Group<'_> {
             .filter(|over| over.cases.get_ref().iter().any(|glob| glob.matches(case)))
             .fold(settings, |settings, over| settings.overridden_by(over.settings()))
     }
+}
+
+/// What is compared, and what matters.
+fn gate_of(file: &ConfigFile, flags: &Flags, settings: &Settings) -> Result<Gate, ConfigError> {
+    let mut min_effects = Vec::new();
+    for (name, share) in settings.min_effects.iter().flatten() {
+        let quantity = name.get_ref().parse::<Quantity>();
+        let quantity = quantity.map_err(|error| file.error(name.span(), error.to_string()))?;
+        min_effects.push((quantity, share.ratio()));
+    }
+    let compare = settings.compare.as_ref().map(|names| {
+        let quantity = |name: &Spanned<String>| {
+            let quantity = name.get_ref().parse::<Quantity>();
+            quantity.map_err(|error| file.error(name.span(), error.to_string()))
+        };
+        names.iter().map(quantity).collect::<Result<Vec<_>, _>>()
+    });
+    Ok(Gate::of(compare.transpose()?, flags.min_effect.or(settings.min_effect), min_effects))
 }
 
 /// The loads that change, whose names are no other load's.

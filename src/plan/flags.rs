@@ -8,9 +8,9 @@ use clap::ValueEnum as _;
 
 use super::backend::api_key;
 use super::{
-    Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Model, NO_WARM_UP,
+    Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP,
     NamedDataset, Plan, PlanError, SearchOptions, Server, TokenizerChoice, arrivals_of, course_of,
-    load_of, name, on_goodput, slo_fault, with_no_errors, workload,
+    load_of, name, on_goodput, pairs, slo_fault, with_no_errors, workload,
 };
 use crate::flags::Flags;
 use crate::load::Load;
@@ -27,7 +27,11 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, PlanError> {
         Load::Infinite if asked => vec![NO_WARM_UP.to_owned()],
         _ => Vec::new(),
     };
-    Ok(Plan { cases: vec![case], results, notes })
+    let mut cases = vec![case];
+    if flags.aa {
+        pairs::with_itself(&mut cases);
+    }
+    Ok(Plan { cases, results, notes })
 }
 
 fn case(flags: &Flags) -> Result<Case, String> {
@@ -64,6 +68,8 @@ fn case(flags: &Flags) -> Result<Case, String> {
             .map_err(|error| format!("--burstiness: {error}"))?,
         trials: flags.trials.map_or(1, NonZeroUsize::get),
         strict: flags.strict,
+        against: None,
+        gate: Gate::of(None, flags.min_effect, Vec::new()),
         search: SearchOptions::of(&load, flags.search_steps, flags.search_precision),
         seed: flags.seed.unwrap_or(0),
         slos: with_no_errors(flags.slo.clone()),

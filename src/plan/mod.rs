@@ -14,7 +14,7 @@ use crate::config::{Config, ConfigFile, StreamOptions};
 use crate::course::{Course, RampShape, RampUp, WarmUp};
 use crate::flags::{Flags, RequestRate};
 use crate::load::{ArrivalProcess, Burstiness, Load, Search};
-use crate::metric::{Quantity, Scalar};
+use crate::metric::{Latency, Quantity, Scalar, Statistic};
 use crate::schedule::Schedule;
 use crate::secret::Secret;
 use crate::share::Share;
@@ -30,6 +30,7 @@ mod environment;
 mod file;
 mod flags;
 mod name;
+mod pairs;
 mod workload;
 
 /// Requests of a case unless the plan says otherwise: the default of MAX's script.
@@ -39,6 +40,11 @@ const DEFAULT_STEP: Duration = Duration::from_secs(30);
 const DEFAULT_SEARCH_STEPS: usize = 12;
 const DEFAULT_SWEEP_STEPS: usize = 8;
 const DEFAULT_PRECISION: f64 = 0.05;
+const DEFAULT_MIN_EFFECT: f64 = 0.05;
+/// What the usual drift of a host between sessions does not explain.
+const DEFAULT_LARGE_EFFECT: f64 = 0.3;
+/// Trials of each server where two are compared.
+const DEFAULT_PAIRS: usize = 5;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_READY_TIMEOUT: Duration = Duration::from_secs(10 * 60);
@@ -76,6 +82,10 @@ pub struct Case {
     pub trials: usize,
     /// Whether an objective that is undecided is none that is met.
     pub strict: bool,
+    /// What it is measured in turn with, and compared with.
+    pub against: Option<Against>,
+    /// What is compared, and what matters.
+    pub gate: Gate,
     /// How a load that is to be found is searched for.
     pub search: SearchOptions,
     /// Decides the prompts and the arrivals. The same for all cases of a plan, so that two backends
@@ -120,6 +130,61 @@ impl Case {
             TokenizerChoice::Named(place) => Some(place.display().to_string()),
             TokenizerChoice::OfModel => Some(self.model.id.clone()),
             TokenizerChoice::None => None,
+        }
+    }
+}
+
+/// What a case is measured in turn with.
+#[derive(Clone, Debug)]
+pub struct Against {
+    /// The same work by another server.
+    pub case: Arc<Case>,
+    /// It is the case itself: what differs is noise.
+    pub is_itself: bool,
+}
+
+/// What is compared, and what matters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    /// The metrics.
+    pub metrics: Vec<Quantity>,
+    /// The smallest relative change that matters, as a share.
+    pub min_effect: f64,
+    /// Of single metrics, where it is another.
+    pub min_effects: Vec<(Quantity, f64)>,
+    /// From where on a change against fewer than five sessions fails the build.
+    pub large_effect: f64,
+}
+
+impl Gate {
+    /// The smallest change of a metric that matters, as a share.
+    pub fn min_effect_of(&self, quantity: Quantity) -> f64 {
+        let own = self.min_effects.iter().find(|(other, _)| *other == quantity);
+        own.map_or(self.min_effect, |(_, share)| *share)
+    }
+
+    fn of(
+        compare: Option<Vec<Quantity>>,
+        min_effect: Option<Share>,
+        min_effects: Vec<(Quantity, f64)>,
+    ) -> Self {
+        let usual = || {
+            let of = |latency, percent| Quantity::Latency(latency, Statistic::Percentile(percent));
+            vec![
+                of(Latency::Ttft, 50.0),
+                of(Latency::Ttft, 90.0),
+                of(Latency::Ttft, 99.0),
+                of(Latency::Tpot, 50.0),
+                of(Latency::Tpot, 99.0),
+                of(Latency::E2e, 50.0),
+                Quantity::Scalar(Scalar::OutputThroughput),
+            ]
+        };
+        Self {
+            metrics: compare.unwrap_or_else(usual),
+            min_effect: min_effect.map_or(DEFAULT_MIN_EFFECT, Share::ratio),
+            min_effects,
+            large_effect: DEFAULT_LARGE_EFFECT,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use crate::compare::{Compared, Comparison};
 use crate::report::{Report, SearchReport, SloReport, TurnReport};
 use crate::self_check::SelfCheck;
 
@@ -79,6 +80,9 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
     if let Some(search) = &servebench.search {
         search_lines(text, search);
     }
+    if let Some(comparison) = &servebench.comparison {
+        comparison_lines(text, comparison);
+    }
     if let Some(steady_state) = &servebench.steady_state {
         push(text, &steady_state.line());
     }
@@ -106,6 +110,48 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
     let verdict =
         servebench.verdict.map_or("none: the run was interrupted", |verdict| verdict.name());
     push(text, &format!("verdict  {verdict}: {}", servebench.case));
+}
+
+/// What became of each metric against what it was compared with.
+fn comparison_lines(text: &mut String, comparison: &Comparison) {
+    let Comparison { kind, against, pairs, second_round, .. } = comparison;
+    let unit = if *kind == "baseline" { "sessions" } else { "pairs of trials" };
+    let second = if *second_round { ", in two rounds" } else { "" };
+    push(text, &format!("{kind:<8} against {against}, by {pairs} {unit}{second}"));
+    for metric in &comparison.metrics {
+        push(text, &compared_line(metric));
+    }
+    for reason in &comparison.not_compared {
+        push(text, &format!("change   not compared: {reason}"));
+    }
+    let visible = comparison.metrics.iter().filter_map(|metric| metric.smallest_visible_percent);
+    if let (true, Some(worst)) = (*kind == "aa", visible.map(f64::abs).reduce(f64::max)) {
+        push(
+            text,
+            &format!(
+                "noise    changes from {worst:.1} % on can be found: min_effect = \"{worst:.0}%\""
+            ),
+        );
+    }
+}
+
+/// One metric, now and before.
+pub fn compared_line(metric: &Compared) -> String {
+    let mut line = format!(
+        "change   {}{}: {} {:+.1} %",
+        metric.outcome,
+        if metric.advisory { " (advisory)" } else { "" },
+        metric.metric,
+        metric.effect_percent
+    );
+    if let Some([low, high]) = metric.interval_percent {
+        let _ = write!(line, " (95 %: {low:+.1} … {high:+.1})");
+    }
+    let _ = write!(line, ", from {:.2} to {:.2}", metric.before, metric.now);
+    if let Some(visible) = metric.smallest_visible_percent {
+        let _ = write!(line, "; {visible:+.1} % could have been seen");
+    }
+    line
 }
 
 /// What a search found, and its steps.

@@ -7,9 +7,10 @@ use jiff::ZonedDateTime;
 
 use super::{
     Details, Environment, FailureReport, Figure, LatencyReport, PlanReport, Report, RequestRate,
-    SCHEMA_VERSION, SearchReport, Servebench, SloReport, StepReport, TokensReport, TrialReport,
-    TurnFigures, TurnReport,
+    SCHEMA_VERSION, SearchReport, Servebench, SloReport, StepReport, TokensReport, TurnFigures,
+    TurnReport,
 };
+use crate::compare::{Comparison, Trial};
 use crate::evidence::Certainty;
 use crate::load;
 use crate::metric::{Latency, Quantity, Scalar, Statistic};
@@ -29,15 +30,6 @@ use crate::workload::Workload;
 /// The percentiles that every result has.
 const PERCENTILES: [f64; 5] = [50.0, 90.0, 95.0, 99.0, 99.9];
 
-/// The statistics by which trials are compared.
-const COMPARED: [Statistic; 5] = [
-    Statistic::Mean,
-    Statistic::Percentile(50.0),
-    Statistic::Percentile(90.0),
-    Statistic::Percentile(95.0),
-    Statistic::Percentile(99.0),
-];
-
 /// The latencies of the flat fields, by the names that the scripts have for them.
 const FLAT_LATENCIES: [(&str, Latency); 4] = [
     ("ttft", Latency::Ttft),
@@ -55,7 +47,7 @@ pub struct Measured<'a> {
     /// Its requests that count, of all trials.
     pub requests: &'a [Counted],
     /// Its trials.
-    pub trials: Vec<TrialReport>,
+    pub trials: Vec<Trial>,
     /// How many were sent in all: those of the warm-up do not count.
     pub sent: usize,
     /// Their statistics.
@@ -125,6 +117,7 @@ impl Report {
                 partial: verdict.is_none(),
                 step_of: None,
                 search: None,
+                comparison: None,
                 plan: PlanReport {
                     kind: case.backend.kind.name(),
                     protocol: case.backend.protocol.name(),
@@ -243,6 +236,28 @@ impl Report {
         };
         report.steps = steps.into_iter().map(|(_, step)| step).collect();
         report
+    }
+
+    /// The result of a case that was compared with another, whose result is `other`.
+    #[must_use]
+    pub fn compared(mut self, comparison: Comparison, other: Self) -> Self {
+        let doubted = !other.servebench.client.doubts.is_empty();
+        let own = &mut self.servebench;
+        if doubted {
+            own.warnings.push(format!(
+                "what it is compared with cannot be trusted: {}",
+                other.servebench.client.doubts.join("; ")
+            ));
+        }
+        let regressed = comparison.regressions().next().is_some();
+        own.comparison = Some(comparison);
+        own.verdict = match own.verdict {
+            Some(Verdict::Pass) if doubted => Some(Verdict::Invalid),
+            Some(Verdict::Pass) if regressed => Some(Verdict::Regressed),
+            verdict => verdict,
+        };
+        self.steps.push(other);
+        self
     }
 
     /// How a step ended, in a line.
@@ -375,34 +390,6 @@ impl Figure {
                 interval_ms: samples.interval(statistic),
                 reason: None,
             },
-        }
-    }
-}
-
-impl TrialReport {
-    /// A trial by its summary.
-    pub fn new(seed: u64, requests: usize, summary: &Summary) -> Self {
-        let mut metrics = BTreeMap::new();
-        for (latency, samples) in &summary.latencies {
-            let Ok(samples) = samples else { continue };
-            for statistic in COMPARED {
-                if too_few(statistic, samples.count()).is_none()
-                    && let Some(value) = samples.statistic(statistic)
-                {
-                    metrics.insert(Quantity::Latency(*latency, statistic).to_string(), value);
-                }
-            }
-        }
-        for (scalar, value) in &summary.scalars {
-            metrics.insert(scalar.name().to_owned(), *value);
-        }
-        Self {
-            seed,
-            requests,
-            completed: summary.completed,
-            failed: summary.failed(),
-            duration_s: summary.span.as_secs_f64(),
-            metrics,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::compare::{Comparison, Trial};
 use crate::self_check::SelfCheck;
 use crate::steady::SteadyState;
 use crate::validity::Validity;
@@ -78,7 +79,7 @@ pub struct Report {
     /// What the user added with `--metadata`.
     #[serde(flatten)]
     pub metadata: BTreeMap<String, String>,
-    /// The results of the steps of a search, which are documents of their own.
+    /// The results of the steps of a search, or of what it was compared with: documents of their own.
     #[serde(skip)]
     pub steps: Vec<Report>,
 }
@@ -135,6 +136,9 @@ pub struct Servebench {
     /// What a search found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub search: Option<SearchReport>,
+    /// What became of it against another server, or a baseline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
     /// What was asked for.
     pub plan: PlanReport,
     /// One entry per objective.
@@ -151,7 +155,7 @@ pub struct Servebench {
     /// Every scalar by name.
     pub scalars: BTreeMap<&'static str, Option<f64>>,
     /// The trials: what is independent of each other.
-    pub trials: Vec<TrialReport>,
+    pub trials: Vec<Trial>,
     /// Token counts.
     pub tokens: TokensReport,
     /// One entry per turn, where there are conversations.
@@ -295,23 +299,6 @@ pub struct SloReport {
     /// Why it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-}
-
-/// A run of its own, with a seed of its own.
-#[derive(Clone, Debug, Serialize)]
-pub struct TrialReport {
-    /// Decided its prompts and arrivals.
-    pub seed: u64,
-    /// Requests that count.
-    pub requests: usize,
-    /// Those that completed.
-    pub completed: u64,
-    /// Those that did not.
-    pub failed: u64,
-    /// From the first `sent` to the last `ended`, s.
-    pub duration_s: f64,
-    /// Each metric that the trial has enough samples for, by name; ms for a latency.
-    pub metrics: BTreeMap<String, f64>,
 }
 
 /// Requests that failed for one reason.

@@ -179,11 +179,21 @@ pub fn suspects(comparisons: &[Comparison], confidence: Confidence) -> Vec<usize
 ///
 /// What has no second round cannot have regressed. An improvement needs none: it fails no build.
 pub fn judge(comparisons: &[Comparison], confidence: Confidence) -> Vec<Judgement> {
+    judge_among(comparisons, 0, confidence)
+}
+
+/// Judges some of the comparisons of a run, which makes `others` more: those are taken for the least
+/// favourable ones, so that what is found is not more than all together would find.
+pub fn judge_among(
+    comparisons: &[Comparison],
+    others: usize,
+    confidence: Confidence,
+) -> Vec<Judgement> {
     let alpha = confidence.alpha();
     let samples: Vec<Sample> = comparisons.iter().map(Comparison::sample).collect();
     // The two sides are families of their own, so that what improves makes no regression likelier.
     let significant = |worse: bool| {
-        let p_values: Vec<f64> = comparisons
+        let mut p_values: Vec<f64> = comparisons
             .iter()
             .zip(&samples)
             .map(|(comparison, sample)| {
@@ -195,6 +205,7 @@ pub fn judge(comparisons: &[Comparison], confidence: Confidence) -> Vec<Judgemen
                 }
             })
             .collect();
+        p_values.extend(std::iter::repeat_n(1.0, others));
         holm::rejected(&p_values, alpha / 2.0)
     };
     let (worse, better) = (significant(true), significant(false));
@@ -211,7 +222,7 @@ pub fn judge(comparisons: &[Comparison], confidence: Confidence) -> Vec<Judgemen
                 Outcome::Improved
             } else {
                 let strictness = match comparison.second {
-                    Some(_) => alpha / 2.0 / comparisons.len() as f64,
+                    Some(_) => alpha / 2.0 / (comparisons.len() + others) as f64,
                     None => alpha,
                 };
                 let visible = smallest_visible(
