@@ -170,7 +170,7 @@ fn case(address: SocketAddr, requests: usize) -> anyhow::Result<Case> {
 fn measure(address: SocketAddr, requests: usize) -> anyhow::Result<Cost> {
     let report = servebench::measure(&case(address, requests)?)?;
     assert_eq!((report.completed, report.failed), (requests as u64, 0));
-    let tokens = report.total_output_tokens as f64;
+    let tokens = report.total_output_tokens.unwrap_or_default() as f64;
     let cpu_s =
         report.servebench.client.cpu_s_per_million_tokens.unwrap_or(f64::NAN) * tokens / 1e6;
     let wall = Duration::from_secs_f64(report.duration);
