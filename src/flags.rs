@@ -193,6 +193,26 @@ pub struct Flags {
     /// The smallest relative change that matters [default: 5%]
     #[arg(long, value_name = "SHARE", help_heading = "Verdict")]
     pub min_effect: Option<Share>,
+    /// Save the results under a name, to compare later runs with
+    #[arg(long, value_name = "NAME", help_heading = "Verdict")]
+    pub save_baseline: Option<String>,
+    /// Compare with the results that were saved under a name; a case that is worse fails
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with = "baseline_lenient",
+        help_heading = "Verdict"
+    )]
+    pub baseline: Option<String>,
+    /// The same, where there may be none of that name
+    #[arg(long, value_name = "NAME", help_heading = "Verdict")]
+    pub baseline_lenient: Option<String>,
+    /// A field of the environment by which a baseline may differ; may repeat
+    #[arg(long, value_name = "FIELD", help_heading = "Verdict")]
+    pub allow_env_diff: Vec<String>,
+    /// One short trial of each case, judged by its objectives alone
+    #[arg(long, conflicts_with_all = ["trials", "against", "aa"], help_heading = "Verdict")]
+    pub quick: bool,
     /// An objective that so few requests cannot decide makes a case invalid, whatever its value
     #[arg(long, help_heading = "Verdict")]
     pub strict: bool,

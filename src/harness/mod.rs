@@ -29,11 +29,15 @@ use crate::render::table;
 use crate::report::Report;
 use crate::verdict::Verdict;
 
+use baseline::Baseline;
+use github::Github;
 use interrupt::Interrupt;
 use lock::MachineLock;
 use servers::Servers;
 use turn::Turnstile;
 
+mod baseline;
+mod github;
 mod interrupt;
 mod lock;
 mod miniature;
@@ -123,6 +127,12 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
         say("note: this version samples no GPU; the results have null for its figures");
     }
     let mode = cli.mode();
+    let baseline = Baseline::of(&cli.flags, &plan.results)?;
+    if baseline.is_lenient() || mode == Mode::Bench {
+        for case in baseline.gone(&plan) {
+            say(&format!("gone     {case}: it is in the baseline and no more in the plan"));
+        }
+    }
     let interrupt = Interrupt::listen();
     let mut absent = absent(mode, &selected)?;
     let runs = |case: &Case, absent: &BTreeMap<String, String>| {
@@ -137,7 +147,7 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
         }
     }
     let _lock = (mode == Mode::Bench && !jobs.is_empty()).then(|| MachineLock::acquire(say));
-    let runner = Arc::new(Runner::new(cli, &plan, mode, interrupt));
+    let runner = Arc::new(Runner::new(cli, &plan, mode, interrupt, baseline));
     let mut tickets = 0..;
     let trials = plan.cases.iter().map(|case| {
         let ignored = absent.contains_key(&case.name);
@@ -151,8 +161,14 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     let trials = trials.collect();
     let conclusion = libtest_mimic::run(&arguments(cli, mode, &plan, &selected), trials);
     runner.servers.stop();
+    if mode == Mode::Bench {
+        runner.tell_github()?;
+    }
     if selected.is_empty() {
         return Ok(no_case(cli, &plan));
+    }
+    if !conclusion.has_failed() && runner.refused.load(Ordering::SeqCst) {
+        return Ok(Exit::CouldNotRun);
     }
     Ok(match (conclusion.has_failed(), runner.invalid.load(Ordering::SeqCst)) {
         (true, _) => Exit::Failed,
@@ -276,11 +292,15 @@ struct Runner {
     interrupt: Interrupt,
     turnstile: Turnstile,
     invalid: AtomicBool,
+    /// Whether a case could not be compared with the baseline.
+    refused: AtomicBool,
     servers: Servers,
+    baseline: Baseline,
+    github: Github,
 }
 
 impl Runner {
-    fn new(cli: &Cli, plan: &Plan, mode: Mode, interrupt: Interrupt) -> Self {
+    fn new(cli: &Cli, plan: &Plan, mode: Mode, interrupt: Interrupt, baseline: Baseline) -> Self {
         let mut metadata = cli.flags.metadata.clone();
         metadata.extend(cli.flags.server_args.clone().map(|args| ("server_args".to_owned(), args)));
         Self {
@@ -302,7 +322,10 @@ impl Runner {
             interrupt,
             turnstile: Turnstile::default(),
             invalid: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             servers: Servers::default(),
+            baseline,
+            github: Github::default(),
         }
     }
 
@@ -318,6 +341,7 @@ impl Runner {
         }
         self.interrupt.busy.store(false, Ordering::SeqCst);
         let report = report.map_err(|error| failed(&job.case, &format!("{error:#}")))?;
+        let report = self.compare(&job.case, report)?;
         if self.mode == Mode::Bench {
             self.keep(&report).map_err(|error| failed(&job.case, &format!("{error:#}")))?;
         }
@@ -341,6 +365,39 @@ impl Runner {
         measure::run(&job.case, &job.prepared, &self.options, &live, &self.interrupt.stop)
     }
 
+    /// Has GitHub's checks show how the run ended, where it runs there.
+    fn tell_github(&self) -> anyhow::Result<()> {
+        let summary = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty());
+        self.github
+            .write_summary(summary.map(PathBuf::from))
+            .context("write the summary for GitHub (GITHUB_STEP_SUMMARY)")?;
+        let there = std::env::var_os("GITHUB_ACTIONS").is_some_and(|there| there == "true");
+        if there && self.format == Format::Pretty {
+            print(&self.github.annotations())?;
+        }
+        Ok(())
+    }
+
+    /// The result, compared with the baseline where there is one.
+    fn compare(&self, case: &Case, report: Report) -> Result<Report, Failed> {
+        if self.mode != Mode::Bench {
+            return Ok(report);
+        }
+        if self.baseline.is_new(case) {
+            say(&format!("new      {}: it is not in the baseline", case.name));
+        }
+        match self.baseline.compare(case, &report) {
+            Ok(None) => Ok(report),
+            Ok(Some(comparison)) => Ok(report.compared_with(comparison)),
+            Err(error) => {
+                // Another machine or another work is no regression: the run cannot say.
+                self.refused.store(true, Ordering::SeqCst);
+                say(&format!("error: {}: {error:#}", case.name));
+                Ok(report)
+            }
+        }
+    }
+
     /// Saves and prints a result.
     fn keep(&self, report: &Report) -> anyhow::Result<()> {
         let name = self.result_filename.as_deref();
@@ -348,6 +405,8 @@ impl Runner {
             step.save(&self.results, None, &ZonedDateTime::now())?;
         }
         let path = report.save(&self.results, name, &ZonedDateTime::now())?;
+        self.baseline.keep(report)?;
+        self.github.note(report);
         match self.format {
             Format::Pretty => print(&table::render(report))?,
             // Other formats are for programs, which want nothing else on stdout.

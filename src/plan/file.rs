@@ -13,7 +13,7 @@ use super::backend::{Resolved, backends};
 use super::{
     Asked, Case, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP, NamedDataset, Plan, PlanError,
     SearchOptions, TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, pairs,
-    slo_fault, with_no_errors, workload,
+    quick, slo_fault, with_no_errors, workload,
 };
 use crate::config::{self, ConfigError, ConfigFile, Settings};
 use crate::duration::HumanDuration;
@@ -73,7 +73,10 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
     if without_warm_up {
         notes.push(NO_WARM_UP.to_owned());
     }
-    let cases = pairs::pair(file, flags, cases)?;
+    let mut cases = pairs::pair(file, flags, cases)?;
+    if flags.quick {
+        cases.iter_mut().for_each(quick);
+    }
     let results = flags.result_dir.clone().or_else(|| config.results.clone());
     Ok(Plan { cases, results: results.unwrap_or_else(|| PathBuf::from("results")), notes })
 }
@@ -226,7 +229,10 @@ impl Group<'_> {
             load: load.clone(),
             arrivals,
             course,
-            trials: flags.trials.or(settings.trials).map_or(1, NonZeroUsize::get),
+            trials: match flags.quick {
+                true => 1,
+                false => flags.trials.or(settings.trials).map_or(1, NonZeroUsize::get),
+            },
             strict: flags.strict || settings.strict.unwrap_or(false),
             against: None,
             gate,

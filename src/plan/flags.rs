@@ -10,7 +10,7 @@ use super::backend::api_key;
 use super::{
     Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP,
     NamedDataset, Plan, PlanError, SearchOptions, Server, TokenizerChoice, arrivals_of, course_of,
-    load_of, name, on_goodput, pairs, slo_fault, with_no_errors, workload,
+    load_of, name, on_goodput, pairs, quick, slo_fault, with_no_errors, workload,
 };
 use crate::flags::Flags;
 use crate::load::Load;
@@ -28,6 +28,9 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, PlanError> {
         _ => Vec::new(),
     };
     let mut cases = vec![case];
+    if flags.quick {
+        cases.iter_mut().for_each(quick);
+    }
     if flags.aa {
         pairs::with_itself(&mut cases);
     }

@@ -40,6 +40,9 @@ const DEFAULT_STEP: Duration = Duration::from_secs(30);
 const DEFAULT_SEARCH_STEPS: usize = 12;
 const DEFAULT_SWEEP_STEPS: usize = 8;
 const DEFAULT_PRECISION: f64 = 0.05;
+/// The most of a case that is to be quick.
+const QUICK_REQUESTS: usize = 100;
+const QUICK_DURATION: Duration = Duration::from_secs(10);
 const DEFAULT_MIN_EFFECT: f64 = 0.05;
 /// What the usual drift of a host between sessions does not explain.
 const DEFAULT_LARGE_EFFECT: f64 = 0.3;
@@ -526,6 +529,13 @@ fn on_goodput(slos: &[Slo]) -> Option<&Slo> {
     slos.iter().find(|slo| {
         matches!(slo.quantity, Quantity::Scalar(Scalar::Goodput | Scalar::GoodputRatio))
     })
+}
+
+/// Makes a case short: enough to see its objectives, and nothing else.
+fn quick(case: &mut Case) {
+    case.trials = 1;
+    case.course.requests = case.course.requests.map(|requests| requests.min(QUICK_REQUESTS));
+    case.course.duration = case.course.duration.map(|duration| duration.min(QUICK_DURATION));
 }
 
 /// Why these objectives make no sense under a load.

@@ -22,6 +22,9 @@ pub(super) fn pair(
     flags: &Flags,
     mut cases: Vec<Case>,
 ) -> Result<Vec<Case>, ConfigError> {
+    if flags.quick {
+        return Ok(cases);
+    }
     if flags.aa {
         with_itself(&mut cases);
         return Ok(cases);

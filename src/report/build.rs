@@ -238,6 +238,28 @@ impl Report {
         report
     }
 
+    /// The result without what only a reader of this one run needs.
+    #[must_use]
+    pub fn for_history(&self) -> Self {
+        let mut line = self.clone();
+        line.details = None;
+        line.steps = Vec::new();
+        line.servebench.latencies.values_mut().for_each(|latency| latency.histogram_ms = None);
+        line
+    }
+
+    /// The result of a case that was compared with a baseline.
+    #[must_use]
+    pub fn compared_with(mut self, comparison: Comparison) -> Self {
+        let regressed = comparison.regressions().next().is_some();
+        let own = &mut self.servebench;
+        own.comparison = Some(comparison);
+        if regressed && own.verdict == Some(Verdict::Pass) {
+            own.verdict = Some(Verdict::Regressed);
+        }
+        self
+    }
+
     /// The result of a case that was compared with another, whose result is `other`.
     #[must_use]
     pub fn compared(mut self, comparison: Comparison, other: Self) -> Self {
@@ -501,12 +523,20 @@ fn error_text(record: &RequestRecord) -> String {
     }
 }
 
+/// What the processor calls itself.
+fn cpu_model() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
 impl Environment {
     fn detect() -> Self {
         Self {
             os: std::env::consts::OS,
             arch: std::env::consts::ARCH,
             cpus: std::thread::available_parallelism().ok().map(usize::from),
+            cpu_model: cpu_model(),
         }
     }
 }

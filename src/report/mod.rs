@@ -13,6 +13,7 @@ use crate::verdict::Verdict;
 
 mod build;
 mod save;
+pub mod saved;
 
 pub use build::{Answer, Measured};
 
@@ -403,4 +404,6 @@ pub struct Environment {
     pub arch: &'static str,
     /// Processors that this process may use.
     pub cpus: Option<usize>,
+    /// What the processor calls itself; `null` where the system does not say.
+    pub cpu_model: Option<String>,
 }

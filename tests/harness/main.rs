@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod compared;
 mod failures;
 mod launched;
 mod secure;
@@ -106,7 +107,7 @@ impl Project {
         };
         let paths = folder.map(|entry| entry.unwrap().path());
         paths
-            .filter(|path| path.is_file())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
             .map(|path| {
                 let text = std::fs::read_to_string(path).unwrap();
                 serde_json::from_str(&text).unwrap()

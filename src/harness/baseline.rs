@@ -1,0 +1,150 @@
+//! What the cases of a run are compared with: results that were saved under a name, and the history.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use jiff::ZonedDateTime;
+
+use crate::compare::{self, Comparison, Trial};
+use crate::flags::Flags;
+use crate::plan::{Case, Plan};
+use crate::report::Report;
+use crate::report::saved::{ByCase, Identity, Saved, read_folder, read_history};
+
+/// So many sessions before say what the next one may be.
+const SESSIONS: usize = 20;
+
+/// The baseline of a run, and where results are kept for those to come.
+#[derive(Debug)]
+pub(super) struct Baseline {
+    name: Option<String>,
+    saved: ByCase,
+    lenient: bool,
+    history: ByCase,
+    history_path: PathBuf,
+    save_to: Option<PathBuf>,
+    allowed: Vec<String>,
+}
+
+impl Baseline {
+    /// What the flags ask for. A baseline that is not there is an error unless they are lenient.
+    pub(super) fn of(flags: &Flags, results: &Path) -> anyhow::Result<Self> {
+        let (name, lenient) = match (&flags.baseline, &flags.baseline_lenient) {
+            (Some(name), _) => (Some(name.clone()), false),
+            (None, Some(name)) => (Some(name.clone()), true),
+            (None, None) => (None, false),
+        };
+        let saved = match &name {
+            None => ByCase::new(),
+            Some(name) => match folder(results, name) {
+                folder if !folder.is_dir() && lenient => ByCase::new(),
+                folder if !folder.is_dir() => bail!(
+                    "there is no baseline `{name}` at `{}`: save one with --save-baseline {name}, or \
+                     use --baseline-lenient",
+                    folder.display()
+                ),
+                folder => read_folder(&folder)?,
+            },
+        };
+        let history_path = results.join("history.jsonl");
+        let history = if name.is_some() { read_history(&history_path)? } else { ByCase::new() };
+        Ok(Self {
+            name,
+            saved,
+            lenient,
+            history,
+            history_path,
+            save_to: flags.save_baseline.as_ref().map(|name| folder(results, name)),
+            allowed: flags.allow_env_diff.clone(),
+        })
+    }
+
+    /// Names the cases that are in the baseline and no more in the plan.
+    pub(super) fn gone(&self, plan: &Plan) -> Vec<&str> {
+        let known: BTreeSet<&str> = plan.cases.iter().map(|case| case.name.as_str()).collect();
+        self.saved.keys().map(String::as_str).filter(|case| !known.contains(case)).collect()
+    }
+
+    /// Compares a result with the baseline. `None` where there is no baseline, or the case is new to it.
+    ///
+    /// An error where the two are not alike.
+    pub(super) fn compare(
+        &self,
+        case: &Case,
+        report: &Report,
+    ) -> anyhow::Result<Option<Comparison>> {
+        let Some(name) = &self.name else { return Ok(None) };
+        let Some(before) = self.saved.get(&case.name) else { return Ok(None) };
+        let now = Identity::of(report);
+        for saved in before {
+            if let Some(difference) = now.difference(saved.identity(), &self.allowed) {
+                bail!(
+                    "it cannot be compared with the baseline `{name}` (`{}`), which is of {difference}",
+                    saved.path.display()
+                );
+            }
+        }
+        let alike = |saved: &&Saved| {
+            saved.passed && now.difference(saved.identity(), &self.allowed).is_none()
+        };
+        let history = self.history.get(&case.name).into_iter().flatten().filter(alike);
+        let mut sessions: Vec<&[Trial]> = history.map(|saved| saved.trials.as_slice()).collect();
+        let skipped = sessions.len().saturating_sub(SESSIONS - before.len().min(SESSIONS));
+        sessions.drain(..skipped);
+        // A baseline that is in the history too is not to count twice.
+        for saved in before {
+            if !sessions.contains(&saved.trials.as_slice()) {
+                sessions.push(&saved.trials);
+            }
+        }
+        let trials = &report.servebench.trials;
+        Ok(Some(compare::with_sessions(&case.gate, name.clone(), &sessions, trials)))
+    }
+
+    /// Whether a case is not in the baseline.
+    pub(super) fn is_new(&self, case: &Case) -> bool {
+        self.name.is_some() && !self.saved.contains_key(&case.name)
+    }
+
+    /// Whether a baseline may be missing.
+    pub(super) fn is_lenient(&self) -> bool {
+        self.lenient
+    }
+
+    /// Keeps a result for runs to come: in the history, and in the baseline that is to be saved.
+    pub(super) fn keep(&self, report: &Report) -> anyhow::Result<()> {
+        if report.servebench.partial {
+            return Ok(());
+        }
+        let failed = || format!("write the history `{}`", self.history_path.display());
+        if let Some(folder) = self.history_path.parent() {
+            fs::create_dir_all(folder).with_context(failed)?;
+        }
+        let mut line = serde_json::to_vec(&report.for_history())?;
+        line.push(b'\n');
+        // In one write, so that two runs do not mix their lines.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.history_path)
+            .and_then(|mut file| file.write_all(&line))
+            .with_context(failed)?;
+        if let Some(folder) = &self.save_to {
+            let name = report.servebench.case.replace('/', "+");
+            let name = PathBuf::from(format!("{name}.json"));
+            report.save(folder, Some(&name), &ZonedDateTime::now())?;
+        }
+        Ok(())
+    }
+}
+
+/// The folder of a baseline: below the results, or where a path says.
+fn folder(results: &Path, name: &str) -> PathBuf {
+    if name.contains(['/', '\\']) {
+        return PathBuf::from(name);
+    }
+    results.join("baselines").join(name)
+}

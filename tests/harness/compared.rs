@@ -1,0 +1,98 @@
+//! Comparisons as CI sees them: with another build in turn, and with results that were saved.
+
+use super::*;
+
+/// The group of one case whose trials take under a second.
+const ONE_CASE: &str = "[[bench]]\nloads = [\"4conc\"]\nrequests = 30";
+
+fn engine(name: &str, step_ms: f64) -> String {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    format!(
+        "[[backend]]\nname = \"{name}\"\nkind = \"vllm\"\nbase_url = \"http://127.0.0.1:{port}\"\n\
+         models = [\"m\"]\nlaunch = {{ command = [{:?}, \"--port\", \"{port}\", \
+         \"--decode-base-ms\", \"{step_ms}\"] }}\n",
+        env!("CARGO_BIN_EXE_servebench-sim"),
+    )
+}
+
+fn two_builds(old_ms: f64, new_ms: f64) -> Project {
+    let backends = engine("old", old_ms) + &engine("new", new_ms);
+    Project::new("compare = [\"tpot.p50\", \"e2e.p50\"]", &backends, ONE_CASE)
+}
+
+#[test]
+fn a_build_that_is_a_tenth_slower_fails_with_the_metric_the_effect_and_its_interval() {
+    let run = two_builds(10.0, 11.0).bench(&["--against", "old", "--self-check", "never"]);
+    run.expect(101).says("verdict  regressed: new/m/sharegpt@4conc");
+    run.says("it is worse than what it was compared with");
+    let line = run.stdout.lines().find(|line| line.contains("regressed: tpot.p50 +")).unwrap();
+    assert!(line.contains("(95 %: +") && line.contains(", from "), "{line}");
+}
+
+#[test]
+fn an_equal_build_passes() {
+    let project = two_builds(10.0, 10.0);
+    project.bench(&["--against", "old", "--self-check", "never"]).expect(0).says("pass");
+    assert_eq!(project.results().len(), 2, "both results are kept");
+}
+
+/// The path of the baseline's one file.
+fn saved(project: &Project) -> PathBuf {
+    project.folder.path().join("results/baselines/main/sim+sim+sharegpt@4conc.json")
+}
+
+#[test]
+fn a_baseline_is_saved_found_by_case_and_compared_with() {
+    let project = Project::new("", BACKENDS, &format!("{ONE_CASE}\nbackends = [\"sim\"]"));
+    project.bench(&["--baseline", "main"]).expect(2).says("there is no baseline `main`");
+    project.bench(&["--baseline-lenient", "main"]).expect(0).says("it is not in the baseline");
+    project.bench(&["--save-baseline", "main"]).expect(0);
+    let run = project.bench(&["--baseline", "main"]);
+    run.says("baseline against main, by").says("ttft.p50").says("ttft.p99: a trial has 30");
+    assert!(run.code == 0 || run.code == 101, "{}", run.stderr);
+
+    // A case by another name is new, and what it was called is gone.
+    let text = std::fs::read_to_string(saved(&project)).unwrap();
+    std::fs::write(saved(&project), text.replace("sim/sim/sharegpt@", "sim/sim/old@")).unwrap();
+    let run = project.bench(&["--baseline", "main"]);
+    run.expect(0).says("new      sim/sim/sharegpt@4conc").says("gone     sim/sim/old@4conc");
+}
+
+#[test]
+fn what_is_not_alike_is_refused_and_what_is_damaged_named() {
+    let project = Project::new("", BACKENDS, &format!("{ONE_CASE}\nbackends = [\"sim\"]"));
+    project.bench(&["--save-baseline", "main"]).expect(0);
+    let text = std::fs::read_to_string(saved(&project)).unwrap();
+
+    let cpus = serde_json::from_str::<Value>(&text).unwrap()["servebench"]["environment"]["cpus"]
+        .as_u64()
+        .unwrap();
+    let other = text.replace(&format!("\"cpus\":{cpus}"), "\"cpus\":999");
+    std::fs::write(saved(&project), other).unwrap();
+    let run = project.bench(&["--baseline", "main"]);
+    run.expect(2).says("another cpus").says("--allow-env-diff cpus");
+    let run = project.bench(&["--baseline", "main", "--allow-env-diff", "cpus"]);
+    assert_ne!(run.code, 2, "{}", run.stderr);
+
+    let run = project.bench(&["--baseline", "main", "--num-prompts", "29"]);
+    run.expect(2).says("another workload");
+
+    std::fs::write(saved(&project), &text[..text.len() / 2]).unwrap();
+    let run = project.bench(&["--baseline", "main"]);
+    run.expect(2).says("sim+sim+sharegpt@4conc.json").says("line 1");
+}
+
+#[test]
+fn every_run_leaves_a_line_in_the_history() {
+    let project = Project::new("", BACKENDS, &format!("{ONE_CASE}\nbackends = [\"sim\"]"));
+    project.bench(&["--quick"]).expect(0);
+    project.bench(&["--trials", "2"]).expect(0);
+    let history = project.folder.path().join("results/history.jsonl");
+    let history = std::fs::read_to_string(history).unwrap();
+    let trials: Vec<usize> = history
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|line| line["servebench"]["trials"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(trials, [1, 2]);
+}
