@@ -114,30 +114,30 @@ fn summary(ended: &[Ended]) -> String {
         "### servebench\n\n| case | verdict | TTFT p50 (ms) | TTFT p99 (ms) | tok/s |\n\
          | --- | --- | ---: | ---: | ---: |\n",
     );
-    let mut details = String::new();
-    for ended in by_weight(ended) {
+    let ordered = by_weight(ended);
+    for ended in &ordered {
         let verdict = ended.verdict.map_or("interrupted", Verdict::name);
         let (p50, p99) = (ms(ended.ttft_p50_ms), ms(ended.ttft_p99_ms));
-        let rate = ms(ended.tokens_per_s);
-        let case = plain(&ended.case);
+        let (case, rate) = (plain(&ended.case), ms(ended.tokens_per_s));
         let row = format!("| `{case}` | {verdict} | {p50} | {p99} | {rate} |\n");
-        if MOST_SUMMARY < text.len() + details.len() + row.len() {
+        if MOST_SUMMARY < text.len() + row.len() {
             text.push_str("| … | | | | |\n");
             break;
         }
         text.push_str(&row);
-        if !ended.lines.is_empty() {
-            let lines: String = ended.lines.iter().map(|line| plain(line) + "\n").collect();
-            let open = if ended.verdict == Some(Verdict::Pass) { "" } else { " open" };
-            let block = format!(
-                "\n<details{open}><summary>{case}</summary>\n\n```text\n{lines}```\n\n</details>\n"
-            );
-            if text.len() + details.len() + block.len() < MOST_SUMMARY {
-                details.push_str(&block);
-            }
+    }
+    for ended in ordered.iter().filter(|ended| !ended.lines.is_empty()) {
+        let lines: String = ended.lines.iter().map(|line| plain(line) + "\n").collect();
+        let open = if ended.verdict == Some(Verdict::Pass) { "" } else { " open" };
+        let case = plain(&ended.case);
+        let block = format!(
+            "\n<details{open}><summary>{case}</summary>\n\n```text\n{lines}```\n\n</details>\n"
+        );
+        if text.len() + block.len() < MOST_SUMMARY {
+            text.push_str(&block);
         }
     }
-    text + &details + "\n"
+    text + "\n"
 }
 
 /// Text that means nothing to Markdown in a table or a block.

@@ -96,3 +96,16 @@ fn every_run_leaves_a_line_in_the_history() {
         .collect();
     assert_eq!(trials, [1, 2]);
 }
+
+#[test]
+fn github_is_told_how_a_run_ended() {
+    let benches = format!("{ONE_CASE}\nbackends = [\"sim\"]\nslo = [\"ttft.p50 < 1us\"]");
+    let project = Project::new("", BACKENDS, &benches);
+    let summary = project.folder.path().join("summary.md");
+    let mut command = project.command(&["--bench", "--self-check", "never"]);
+    command.env("GITHUB_ACTIONS", "true").env("GITHUB_STEP_SUMMARY", &summary);
+    let run = finish(command);
+    run.expect(101).says("::error title=slo missed%3A sim/sim/sharegpt@4conc::slo");
+    let summary = std::fs::read_to_string(summary).unwrap();
+    assert!(summary.contains("| `sim/sim/sharegpt@4conc` | slo missed |"), "{summary}");
+}
