@@ -11,6 +11,7 @@ use crate::record::{Completed, RequestRecord};
 use crate::slo::{Comparison, Goodput, Slo};
 use crate::statistics::interval::{self, Scale};
 use crate::statistics::percentile_limit::{self, Evidence, Quantile};
+use crate::statistics::sequential;
 use crate::statistics::{Confidence, Interval};
 use crate::summary::{Counted, Summary, is_good};
 
@@ -19,6 +20,15 @@ pub struct Requests<'a> {
     requests: &'a [Counted],
     trials: Vec<Range<usize>>,
     goodput: Option<Goodput>,
+}
+
+/// How often the requests are judged while they become more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looks {
+    /// When all are there.
+    One,
+    /// After each trial, until all is decided; which look this is, counted from 1.
+    Many(u32),
 }
 
 /// How sure it is that an objective is met.
@@ -65,7 +75,7 @@ impl<'a> Requests<'a> {
     }
 
     /// How sure it is that `slo`, whose quantity came to `value`, is met or missed.
-    pub fn judge(&self, slo: &Slo, value: f64, confidence: Confidence) -> Judged {
+    pub fn judge(&self, slo: &Slo, value: f64, confidence: Confidence, looks: Looks) -> Judged {
         if matches!(slo.comparison, Comparison::Equal | Comparison::Unequal) {
             return Judged::SURE;
         }
@@ -75,7 +85,7 @@ impl<'a> Requests<'a> {
                 Comparison::Below | Comparison::AtMost,
             ) if is_per_request(latency) => {
                 let over = |counted: &Counted| Self::is_over(slo, latency, counted);
-                self.count(percent / 100.0, over, slo.is_met_by(value), confidence)
+                self.count(percent / 100.0, over, slo.is_met_by(value), confidence, looks)
             }
             (Quantity::Scalar(Scalar::GoodputRatio), Comparison::Above | Comparison::AtLeast) => {
                 let Some(goodput) = self.goodput else { return Judged::undecided(None) };
@@ -83,15 +93,21 @@ impl<'a> Requests<'a> {
                     let good = record.completed().map(|view| is_good(view, *tokens, goodput));
                     Some(good != Some(true))
                 };
-                self.count(slo.limit, bad, slo.is_met_by(value), confidence)
+                self.count(slo.limit, bad, slo.is_met_by(value), confidence, looks)
             }
             (Quantity::Scalar(Scalar::ErrorRatio), Comparison::Below | Comparison::AtMost) => {
                 let failed = |(record, _): &Counted| Some(record.completed().is_none());
-                self.count(1.0 - slo.limit, failed, slo.is_met_by(value), confidence)
+                self.count(1.0 - slo.limit, failed, slo.is_met_by(value), confidence, looks)
             }
             // The highest rate of a search has an interval of its own.
             (Quantity::Scalar(Scalar::MaxGoodput), _) => Judged::SURE,
-            (quantity, _) => self.resample(slo, quantity, value, confidence),
+            (quantity, _) => {
+                let confidence = match looks {
+                    Looks::One => confidence,
+                    Looks::Many(look) => sequential::confidence_at_look(confidence, look),
+                };
+                self.resample(slo, quantity, value, confidence)
+            }
         }
     }
 
@@ -114,6 +130,7 @@ impl<'a> Requests<'a> {
         is_over: impl Fn(&Counted) -> Option<bool>,
         met: bool,
         confidence: Confidence,
+        looks: Looks,
     ) -> Judged {
         let Some(quantile) = Quantile::new(share) else { return Judged::SURE };
         let over: Vec<Vec<bool>> = self
@@ -132,7 +149,10 @@ impl<'a> Requests<'a> {
         };
         let evidence = Evidence::of_clusters(&clusters);
         let requests = evidence.counted().requests;
-        let finding = percentile_limit::judge(evidence, quantile, confidence);
+        let finding = match looks {
+            Looks::One => percentile_limit::judge(evidence, quantile, confidence),
+            Looks::Many(_) => sequential::judge(evidence, quantile, confidence),
+        };
         let certainty = match finding {
             percentile_limit::Finding::Met if met => Certainty::Sure,
             percentile_limit::Finding::Missed if !met => Certainty::Sure,
@@ -300,7 +320,7 @@ mod tests {
             e2e: None,
         });
         let value = Summary::new(requests, goodput).quantity(slo.quantity).unwrap();
-        Requests::new(requests, trials, goodput).judge(&slo, value, Confidence::DEFAULT)
+        Requests::new(requests, trials, goodput).judge(&slo, value, Confidence::DEFAULT, Looks::One)
     }
 
     fn undecided(more_needed: Option<u64>, at_least: Option<u64>) -> Certainty {

@@ -183,6 +183,9 @@ pub struct Flags {
     /// known of the noise [default: 1]
     #[arg(long, value_name = "K", help_heading = "Verdict")]
     pub trials: Option<NonZeroUsize>,
+    /// Add trials until every objective is decided, for at most so long
+    #[arg(long, value_name = "TIME", value_parser = parse_length, help_heading = "Verdict")]
+    pub until_decided: Option<Duration>,
     /// A backend of the plan with which the others are measured in turn and compared: a case that is worse
     /// fails
     #[arg(long, value_name = "BACKEND", help_heading = "Verdict")]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::evidence::{Certainty, Judged, Requests};
+use crate::evidence::{Certainty, Judged, Looks, Requests};
 use crate::metric::{Quantity, Statistic};
 use crate::slo::Slo;
 use crate::statistics::Confidence;
@@ -68,14 +68,19 @@ pub enum Finding {
 }
 
 /// Judges each objective by the `summary` of `requests`.
-pub fn judge(slos: &[Slo], summary: &Summary, requests: &Requests<'_>) -> Vec<Judgement> {
+pub fn judge(
+    slos: &[Slo],
+    summary: &Summary,
+    requests: &Requests<'_>,
+    looks: Looks,
+) -> Vec<Judgement> {
     slos.iter()
         .map(|slo| {
             let value = summary.quantity(slo.quantity);
             let finding = finding(slo, value, summary);
             let judged = match (&finding, value) {
                 (Finding::Met | Finding::Missed, Some(value)) => {
-                    Some(requests.judge(slo, value, Confidence::DEFAULT))
+                    Some(requests.judge(slo, value, Confidence::DEFAULT, looks))
                 }
                 _ => None,
             };
@@ -140,7 +145,7 @@ mod tests {
         let slos: Vec<Slo> = slos.iter().map(|text| text.parse().unwrap()).collect();
         let whole = 0..requests.len();
         let summary = Summary::new(&requests, None);
-        judge(&slos, &summary, &Requests::new(&requests, vec![whole], None))
+        judge(&slos, &summary, &Requests::new(&requests, vec![whole], None), Looks::One)
     }
 
     #[test]

@@ -200,6 +200,8 @@ macro_rules! with_settings {
             /// How often the case is repeated, each time with a seed of its own.
             #[serde(default, deserialize_with = "count")]
             pub trials: Option<NonZeroUsize>,
+            /// How long trials are added until every objective is decided.
+            pub until_decided: Option<HumanDuration>,
             /// Whether an objective that is undecided is none that is met.
             pub strict: Option<bool>,
             /// The metrics that are compared with another server or a baseline.
@@ -240,6 +242,7 @@ macro_rules! with_settings {
                     arrivals: self.arrivals,
                     burstiness: self.burstiness.clone(),
                     trials: self.trials,
+                    until_decided: self.until_decided,
                     strict: self.strict,
                     compare: self.compare.clone(),
                     min_effect: self.min_effect,
@@ -304,6 +307,7 @@ impl Settings {
             arrivals: over.arrivals.or(self.arrivals),
             burstiness: over.burstiness.or(self.burstiness),
             trials: over.trials.or(self.trials),
+            until_decided: over.until_decided.or(self.until_decided),
             strict: over.strict.or(self.strict),
             compare: over.compare.or(self.compare),
             min_effect: over.min_effect.or(self.min_effect),

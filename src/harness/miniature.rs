@@ -41,6 +41,7 @@ pub(super) fn of(case: &Case) -> Case {
         backend: Arc::new(backend),
         load,
         trials: 1,
+        until_decided: None,
         against: None,
         course: Course::of_requests(case.course.requests.unwrap_or(REQUESTS).min(REQUESTS)),
         slos: vec![Slo::no_errors()],

@@ -10,10 +10,11 @@ use anyhow::bail;
 use jiff::ZonedDateTime;
 
 use crate::client::{Client, ReadyRequest};
+use crate::clock::Clock;
 use crate::compare::Trial;
 use crate::descriptors;
 use crate::drive::{self, Conversations, Sent};
-use crate::evidence::Requests;
+use crate::evidence::{Looks, Requests};
 use crate::files::Files;
 use crate::flags::SelfCheckMode;
 use crate::launch;
@@ -34,7 +35,7 @@ use crate::tokens;
 use crate::trial::{self, Manners};
 use crate::turns::Turns;
 use crate::validity::Validity;
-use crate::verdict;
+use crate::verdict::{self, Finding};
 use crate::watchdog::Limits;
 use crate::workload::{PromptRequest, Sampling, Workload};
 
@@ -219,16 +220,47 @@ fn run_trials(
     live: &Arc<Live>,
     stop: &Stop,
 ) -> anyhow::Result<Report> {
+    let clock = Clock::start();
     let mut trials = vec![trial(case, prepared, options, live, stop)?];
-    while trials.len() < case.trials && !stop.is_requested() {
+    let goes_on = |trials: &[TrialRun]| match case.until_decided {
+        _ if stop.is_requested() => false,
+        _ if trials.len() < case.trials => true,
+        Some(budget) => clock.now() < budget && !is_decided(case, trials),
+        None => false,
+    };
+    while goes_on(&trials) {
         let number = trials.len();
-        let (case, prepared) = of_trial(case, prepared, number)?;
-        trials.push(trial(&case, &prepared, options, live, stop)?);
-        (options.say)(&format!("{}: trial {} of {}", case.name, number + 1, case.trials));
+        let (of_case, prepared) = of_trial(case, prepared, number)?;
+        trials.push(trial(&of_case, &prepared, options, live, stop)?);
+        let of = match case.until_decided {
+            Some(_) => String::new(),
+            None => format!(" of {}", case.trials),
+        };
+        (options.say)(&format!("{}: trial {}{of}", case.name, number + 1));
     }
     let interrupted = stop.is_requested();
     let self_check = self_check_of(&trials, options, interrupted, stop);
     Ok(report(case, prepared, options, trials, self_check, interrupted))
+}
+
+/// Whether every objective is settled.
+fn is_decided(case: &Case, trials: &[TrialRun]) -> bool {
+    let pooled = Pooled::of(trials.iter().map(|trial| trial.requests.clone()));
+    let summary = Summary::new(&pooled.requests, case.goodput);
+    let evidence = Requests::new(&pooled.requests, pooled.trials.clone(), case.goodput);
+    let looks = looks(case, trials.len());
+    let judgements = verdict::judge(&case.slos, &summary, &evidence, looks);
+    judgements.iter().all(|judgement| {
+        !judgement.is_undecided() && !matches!(judgement.finding, Finding::Unknown(_))
+    })
+}
+
+/// How often the case has been judged after so many trials.
+fn looks(case: &Case, trials: usize) -> Looks {
+    match case.until_decided {
+        None => Looks::One,
+        Some(_) => Looks::Many(u32::try_from(trials).unwrap_or(u32::MAX)),
+    }
 }
 
 /// The check of the client at the load of the first trial.
@@ -388,12 +420,11 @@ struct Pooled {
 }
 
 impl Pooled {
-    fn of(trials: &mut [TrialRun]) -> Self {
+    fn of(trials: impl Iterator<Item = Vec<Counted>>) -> Self {
         let mut pooled = Self { requests: Vec::new(), trials: Vec::new() };
         let mut at = Duration::ZERO;
-        for trial in trials {
+        for requests in trials {
             let begin = pooled.requests.len();
-            let requests = std::mem::take(&mut trial.requests);
             let first = requests.iter().map(|(record, _)| record.sent).min().unwrap_or_default();
             let last = requests.iter().map(|(record, _)| record.ended).max().unwrap_or_default();
             // Nothing happens between two trials, so that no time passes there.
@@ -430,10 +461,12 @@ fn report(
     let turns = has_turns.then(|| Turns::new(&trials[0].requests, &trials[0].workload));
     let (sent, began) = (trials.iter().map(|t| t.sent).sum(), trials[0].began);
     let notes = std::mem::take(&mut trials[0].notes);
-    let Pooled { requests, trials: parts } = Pooled::of(&mut trials);
+    let looks = looks(case, trials.len());
+    let of_trials = trials.iter_mut().map(|trial| std::mem::take(&mut trial.requests));
+    let Pooled { requests, trials: parts } = Pooled::of(of_trials);
     let summary = Summary::new(&requests, case.goodput);
     let evidence = Requests::new(&requests, parts, case.goodput);
-    let judgements = verdict::judge(&case.slos, &summary, &evidence);
+    let judgements = verdict::judge(&case.slos, &summary, &evidence, looks);
     let doubted = !validity.doubts.is_empty();
     let verdict = (!interrupted).then(|| verdict::verdict(&judgements, doubted, case.strict));
     let mut warnings = notes;

@@ -233,6 +233,10 @@ impl Group<'_> {
                 true => 1,
                 false => flags.trials.or(settings.trials).map_or(1, NonZeroUsize::get),
             },
+            until_decided: flags
+                .until_decided
+                .or(settings.until_decided.map(|budget| budget.0))
+                .filter(|_| !flags.quick),
             strict: flags.strict || settings.strict.unwrap_or(false),
             against: None,
             gate,

@@ -70,6 +70,7 @@ fn case(flags: &Flags) -> Result<Case, String> {
         arrivals: arrivals_of(flags.arrivals.unwrap_or_default(), flags.burstiness)
             .map_err(|error| format!("--burstiness: {error}"))?,
         trials: flags.trials.map_or(1, NonZeroUsize::get),
+        until_decided: flags.until_decided.filter(|_| !flags.quick),
         strict: flags.strict,
         against: None,
         gate: Gate::of(None, flags.min_effect, Vec::new()),

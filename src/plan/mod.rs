@@ -83,6 +83,8 @@ pub struct Case {
     pub course: Course,
     /// How often it is repeated, each time with a seed of its own.
     pub trials: usize,
+    /// How long trials are added until every objective is decided; `None` where their number is set.
+    pub until_decided: Option<Duration>,
     /// Whether an objective that is undecided is none that is met.
     pub strict: bool,
     /// What it is measured in turn with, and compared with.

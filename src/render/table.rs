@@ -272,7 +272,7 @@ mod tests {
     use jiff::ZonedDateTime;
 
     use super::*;
-    use crate::evidence::Requests;
+    use crate::evidence::{Looks, Requests};
     use crate::plan::Plan;
     use crate::record::Failure;
     use crate::record::tests::{completed, failed};
@@ -303,7 +303,7 @@ mod tests {
         let summary = Summary::new(requests, None);
         let whole = 0..requests.len();
         let evidence = Requests::new(requests, vec![whole], None);
-        let judgements = verdict::judge(&case.slos, &summary, &evidence);
+        let judgements = verdict::judge(&case.slos, &summary, &evidence, Looks::One);
         let measured = Measured {
             case: &case,
             base_url: None,

@@ -109,3 +109,21 @@ fn github_is_told_how_a_run_ended() {
     let summary = std::fs::read_to_string(summary).unwrap();
     assert!(summary.contains("| `sim/sim/sharegpt@4conc` | slo missed |"), "{summary}");
 }
+
+#[test]
+fn a_case_goes_on_until_its_objectives_are_decided() {
+    let benches = |slo: &str| {
+        format!(
+            "[[bench]]\nbackends = [\"sim\"]\nloads = [\"8conc\"]\nrequests = 60\n\
+             until_decided = \"20s\"\nslo = [\"{slo}\"]"
+        )
+    };
+    for (slo, code, finding) in [("e2e.p95 < 9s", 0, "met"), ("e2e.p95 < 1ms", 101, "missed")] {
+        let project = Project::new("", BACKENDS, &benches(slo));
+        let run = project.bench(&["--self-check", "never"]);
+        run.expect(code).says(&format!("slo      {finding}: e2e.p95"));
+        assert!(!run.stdout.contains("undecided"), "{}", run.stdout);
+        let trials = project.results()[0]["servebench"]["trials"].as_array().unwrap().len();
+        assert!((1..10).contains(&trials), "it stops as soon as that is clear: {trials}");
+    }
+}
