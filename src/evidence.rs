@@ -177,7 +177,7 @@ impl<'a> Requests<'a> {
         confidence: Confidence,
     ) -> Judged {
         let parts = match self.trials.as_slice() {
-            [one] => self.blocks(one.clone()),
+            [one] => self.blocks(one.clone(), quantity),
             trials => Some(trials.to_vec()),
         };
         let Some(interval) =
@@ -199,11 +199,20 @@ impl<'a> Requests<'a> {
         Judged { certainty, interval: Some(interval) }
     }
 
-    /// Stretches of a trial that are independent of each other, by its latencies.
-    fn blocks(&self, trial: Range<usize>) -> Option<Vec<Range<usize>>> {
+    /// Stretches of a trial that are independent of each other, by the latency itself where each request
+    /// has one, else by how long the requests took.
+    fn blocks(&self, trial: Range<usize>, quantity: Quantity) -> Option<Vec<Range<usize>>> {
         let begin = trial.start;
-        let latency = |(record, _): &Counted| as_ms(record.ended.saturating_sub(record.sent));
-        let latencies: Vec<f64> = self.requests[trial].iter().map(latency).collect();
+        let of = |(record, tokens): &Counted| {
+            let own = match (quantity, record.completed()) {
+                (Quantity::Latency(latency, _), Some(view)) if is_per_request(latency) => {
+                    latency_of(latency, view, tokens.output.best())
+                }
+                _ => None,
+            };
+            as_ms(own.unwrap_or_else(|| record.ended.saturating_sub(record.sent)))
+        };
+        let latencies: Vec<f64> = self.requests[trial].iter().map(of).collect();
         let blocks = interval::blocks(&latencies)?.into_iter();
         Some(blocks.map(|block| begin + block.start..begin + block.end).collect())
     }

@@ -231,6 +231,9 @@ pub fn slo_line(slo: &SloReport) -> String {
             (None, Some(more)) => {
                 let _ = write!(line, ": about {more} more requests would settle it");
             }
+            (None, None) if slo.interval.is_none() => {
+                line.push_str(": one trial says too little of the noise; set `trials`");
+            }
             (None, None) => {}
         }
     }
