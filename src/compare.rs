@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::metric::{Latency, Quantity, Statistic};
 use crate::plan::Gate;
 use crate::statistics::baseline::{self, History, Session};
+use crate::statistics::change_point;
 use crate::statistics::paired::{self, Pairs};
 use crate::statistics::percentile_limit::Quantile;
 use crate::statistics::{Better, Confidence, Effect, Outcome, Relevance};
@@ -333,6 +334,48 @@ pub fn with_sessions(
         metrics: compared.collect(),
         not_compared: comparable.missing,
     }
+}
+
+/// A change of level in a history.
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
+    /// The metric.
+    pub metric: String,
+    /// The first session at the new level, by its date.
+    pub since: String,
+    /// The level before, the median of its sessions; ms for a latency.
+    pub before: f64,
+    /// And after.
+    pub after: f64,
+    /// How much it changed, %.
+    pub percent: f64,
+    /// Whether that is for the worse.
+    pub worse: bool,
+}
+
+/// Where the sessions of a history, by their dates, changed their level.
+pub fn changes(gate: &Gate, sessions: &[(&str, &[Trial])]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for &quantity in &gate.metrics {
+        let of = |(date, trials): &(&str, &[Trial])| {
+            let session = Session::of_trials(&values(trials, quantity))?;
+            Some(((*date).to_owned(), session.value()))
+        };
+        let history: Vec<(String, f64)> = sessions.iter().filter_map(of).collect();
+        let levels: Vec<f64> = history.iter().map(|(_, value)| *value).collect();
+        for point in change_point::change_points(&levels, change_point::CONFIDENCE) {
+            let percent = point.percent();
+            changes.push(Change {
+                metric: quantity.to_string(),
+                since: history[point.index].0.clone(),
+                before: point.before,
+                after: point.after,
+                percent,
+                worse: (0.0 < percent) == quantity.is_better_lower(),
+            });
+        }
+    }
+    changes
 }
 
 fn kind_of(quantity: Quantity) -> baseline::Kind {

@@ -210,6 +210,9 @@ pub struct Flags {
     /// The same, where there may be none of that name
     #[arg(long, value_name = "NAME", help_heading = "Verdict")]
     pub baseline_lenient: Option<String>,
+    /// Judge the results that were saved under a name against --baseline, and measure nothing
+    #[arg(long, value_name = "NAME", help_heading = "Verdict")]
+    pub load_baseline: Option<String>,
     /// A field of the environment by which a baseline may differ; may repeat
     #[arg(long, value_name = "FIELD", help_heading = "Verdict")]
     pub allow_env_diff: Vec<String>,

@@ -3,6 +3,8 @@
 use hdrhistogram::Histogram;
 
 use crate::metric::Statistic;
+use crate::statistics::Confidence;
+use crate::statistics::interval::{self, Scale};
 
 /// Samples of one latency in milliseconds.
 #[derive(Clone, Debug)]
@@ -52,6 +54,15 @@ impl Pool {
         self.sum_of_squares_ms2 += ms * ms * count as f64;
         self.min_ms = self.min_ms.min(ms);
         self.max_ms = self.max_ms.max(ms);
+    }
+
+    /// Adds all gaps of another pool.
+    fn add(&mut self, other: &Self) {
+        self.histogram.add(&other.histogram).expect("all pools have the same bounds");
+        self.sum_ms += other.sum_ms;
+        self.sum_of_squares_ms2 += other.sum_of_squares_ms2;
+        self.min_ms = self.min_ms.min(other.min_ms);
+        self.max_ms = self.max_ms.max(other.max_ms);
     }
 
     /// The upper ends of the histogram's filled buckets, in milliseconds, and their counts. Enough to
@@ -159,6 +170,40 @@ impl Samples {
             Self::Pool(pool) => (pool.sum_of_squares_ms2 / count - mean * mean).max(0.0),
         };
         variance.sqrt()
+    }
+
+    /// The interval of the statistic by `trials`, which are independent of each other as the samples of one
+    /// are not: that of a typical trial for a percentile of requests, of all gaps for one of a pool, of the
+    /// trials' mean for a mean. `None` with fewer than three trials.
+    pub fn interval_by_trials(&self, statistic: Statistic, trials: &[&Self]) -> Option<[f64; 2]> {
+        let confidence = Confidence::DEFAULT;
+        let each =
+            || trials.iter().map(|trial| trial.statistic(statistic)).collect::<Option<Vec<_>>>();
+        if trials.len() < 3 {
+            return None;
+        }
+        let interval = match (statistic, self) {
+            (Statistic::Percentile(_), Self::Exact(_)) => {
+                interval::of_percentile(&each()?, confidence)?.1?
+            }
+            (Statistic::Percentile(_), Self::Pool(_)) => {
+                let without = |left_out: usize| {
+                    let mut pool = Pool::new();
+                    for (place, trial) in trials.iter().enumerate() {
+                        if let (Self::Pool(of_trial), true) = (trial, place != left_out) {
+                            pool.add(of_trial);
+                        }
+                    }
+                    Self::Pool(pool).statistic(statistic)
+                };
+                let without: Option<Vec<f64>> = (0..trials.len()).map(without).collect();
+                let whole = self.statistic(statistic)?;
+                interval::of_pool(whole, &without?, Scale::Log, confidence)?
+            }
+            (Statistic::Mean, _) => interval::of_trials(&each()?, Scale::Log, confidence)?,
+            _ => return None,
+        };
+        Some([interval.low, interval.high])
     }
 
     /// The interval that holds the statistic of the process behind the samples with 95 % confidence,
@@ -332,5 +377,40 @@ mod tests {
             .count();
         let share = covered as f64 / f64::from(trials);
         assert!((0.945..0.985).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn with_trials_an_interval_is_of_what_lies_between_them() {
+        // Each trial is steady, and they differ: only the trials know of the noise.
+        let trial =
+            |center: f64| Samples::exact((0..200).map(|n| center + f64::from(n) / 1e3).collect());
+        let trials: Vec<Samples> = [98.0, 101.0, 99.0, 103.0, 100.0].map(trial).into();
+        let of: Vec<&Samples> = trials.iter().collect();
+        let all = Samples::exact(
+            [98.0, 101.0, 99.0, 103.0, 100.0]
+                .into_iter()
+                .flat_map(|center| (0..200).map(move |n| center + f64::from(n) / 1e3))
+                .collect(),
+        );
+        let [low, high] = all.interval_by_trials(Statistic::Percentile(50.0), &of).unwrap();
+        assert!(low <= 98.2 && 103.0 <= high, "{low} {high}");
+        assert_eq!(all.interval_by_trials(Statistic::Percentile(50.0), &of[..2]), None);
+        let pool = |ms: u64| {
+            let mut pool = Pool::new();
+            pool.record(std::time::Duration::from_millis(ms), 1000);
+            Samples::Pool(pool)
+        };
+        let pools: Vec<Samples> = [10, 12, 11, 10, 12].map(pool).into();
+        let of: Vec<&Samples> = pools.iter().collect();
+        let mut whole = Pool::new();
+        for pool in &pools {
+            if let Samples::Pool(pool) = pool {
+                whole.add(pool);
+            }
+        }
+        let whole = Samples::Pool(whole);
+        let [low, high] = whole.interval_by_trials(Statistic::Mean, &of).unwrap();
+        assert!(low < 11.0 && 11.0 < high && 9.0 < low && high < 13.0, "{low} {high}");
+        assert!(whole.interval_by_trials(Statistic::Percentile(90.0), &of).is_some());
     }
 }

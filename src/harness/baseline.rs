@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use jiff::ZonedDateTime;
 
-use crate::compare::{self, Comparison, Trial};
+use super::say;
+use crate::compare::{self, Change, Comparison, Trial};
 use crate::flags::Flags;
 use crate::plan::{Case, Plan};
+use crate::render::table;
 use crate::report::Report;
 use crate::report::saved::{ByCase, Identity, Saved, read_folder, read_history};
 
@@ -50,7 +52,14 @@ impl Baseline {
             },
         };
         let history_path = results.join("history.jsonl");
-        let history = if name.is_some() { read_history(&history_path)? } else { ByCase::new() };
+        let history = match read_history(&history_path) {
+            // Nobody asks for it.
+            Err(error) if name.is_none() => {
+                say(&format!("warning: {error:#}"));
+                ByCase::new()
+            }
+            history => history?,
+        };
         Ok(Self {
             name,
             saved,
@@ -74,11 +83,11 @@ impl Baseline {
     pub(super) fn compare(
         &self,
         case: &Case,
-        report: &Report,
+        now: &Identity,
+        trials: &[Trial],
     ) -> anyhow::Result<Option<Comparison>> {
         let Some(name) = &self.name else { return Ok(None) };
         let Some(before) = self.saved.get(&case.name) else { return Ok(None) };
-        let now = Identity::of(report);
         for saved in before {
             if let Some(difference) = now.difference(saved.identity(), &self.allowed) {
                 bail!(
@@ -100,8 +109,49 @@ impl Baseline {
                 sessions.push(&saved.trials);
             }
         }
-        let trials = &report.servebench.trials;
         Ok(Some(compare::with_sessions(&case.gate, name.clone(), &sessions, trials)))
+    }
+
+    /// Where the history of a case, this session included, changed its level: a slow slide is seen there and
+    /// in no comparison of two runs.
+    pub(super) fn changes(&self, case: &Case, now: &Identity, trials: &[Trial]) -> Vec<Change> {
+        let alike = |saved: &&Saved| now.difference(saved.identity(), &self.allowed).is_none();
+        let before: Vec<&Saved> =
+            self.history.get(&case.name).into_iter().flatten().filter(alike).collect();
+        let mut sessions: Vec<(&str, &[Trial])> =
+            before.iter().map(|saved| (saved.date.as_str(), saved.trials.as_slice())).collect();
+        sessions.push(("now", trials));
+        compare::changes(&case.gate, &sessions)
+    }
+
+    /// Judges results that were saved as `name` in the place of new ones; says of each what became of it.
+    /// Returns whether one is worse.
+    pub(super) fn judge_saved(
+        &self,
+        name: &str,
+        results: &Path,
+        cases: &[&Case],
+        print: impl Fn(&str) -> std::io::Result<()>,
+    ) -> anyhow::Result<bool> {
+        if self.name.is_none() {
+            bail!("--load-baseline {name} needs --baseline: with what is it to be compared?");
+        }
+        let saved = read_folder(&folder(results, name))?;
+        let mut worse = false;
+        for case in cases {
+            let Some(now) = saved.get(&case.name).and_then(|saved| saved.last()) else {
+                say(&format!("{}: it is not in `{name}`", case.name));
+                continue;
+            };
+            match self.compare(case, now.identity(), &now.trials)? {
+                None => say(&format!("new      {}: it is not in the baseline", case.name)),
+                Some(comparison) => {
+                    worse |= comparison.regressions().next().is_some();
+                    print(&table::comparison(&case.name, &comparison))?;
+                }
+            }
+        }
+        Ok(worse)
     }
 
     /// Whether a case is not in the baseline.

@@ -27,6 +27,7 @@ use crate::probe::Probe;
 use crate::progress::{Progress, ProgressStyleKind};
 use crate::render::table;
 use crate::report::Report;
+use crate::report::saved::Identity;
 use crate::verdict::Verdict;
 
 use baseline::Baseline;
@@ -132,6 +133,10 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
         for case in baseline.gone(&plan) {
             say(&format!("gone     {case}: it is in the baseline and no more in the plan"));
         }
+    }
+    if let (Some(name), Mode::Bench) = (&cli.flags.load_baseline, mode) {
+        let worse = baseline.judge_saved(name, &plan.results, &selected, print)?;
+        return Ok(if worse { Exit::Failed } else { Exit::Passed });
     }
     let interrupt = Interrupt::listen();
     let mut absent = absent(mode, &selected)?;
@@ -386,7 +391,13 @@ impl Runner {
         if self.baseline.is_new(case) {
             say(&format!("new      {}: it is not in the baseline", case.name));
         }
-        match self.baseline.compare(case, &report) {
+        let identity = Identity::of(&report);
+        let trials = &report.servebench.trials;
+        let changes = self.baseline.changes(case, &identity, trials);
+        let compared = self.baseline.compare(case, &identity, trials);
+        let mut report = report;
+        report.servebench.history_changes = changes;
+        match compared {
             Ok(None) => Ok(report),
             Ok(Some(comparison)) => Ok(report.compared_with(comparison)),
             Err(error) => {

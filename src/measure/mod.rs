@@ -448,12 +448,14 @@ fn report(
 ) -> Report {
     let mut validities = Vec::new();
     let mut reports = Vec::new();
+    let mut summaries = Vec::new();
     for trial in &trials {
         let summary = Summary::new(&trial.requests, case.goodput);
         let records = trial.requests.iter().map(|(record, _)| record);
         let check = self_check.as_ref().ok();
         validities.push(Validity::new(&case.load, records, &summary, &trial.strain, check));
         reports.push(Trial::new(trial.seed, trial.requests.len(), &summary));
+        summaries.push(summary);
     }
     let validity = Validity::worst_of(validities);
     let steady_state = SteadyState::new(&trials[0].requests, &case.load);
@@ -494,6 +496,7 @@ fn report(
         base_url: Some(trials[0].address.shown()),
         requests: &requests,
         trials: reports,
+        trial_summaries: &summaries,
         sent,
         summary: &summary,
         steady_state,

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::compare::{Compared, Comparison};
+use crate::compare::{Change, Compared, Comparison};
 use crate::report::{Report, SearchReport, SloReport, TurnReport};
 use crate::self_check::SelfCheck;
 
@@ -83,6 +83,9 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
     if let Some(comparison) = &servebench.comparison {
         comparison_lines(text, comparison);
     }
+    for change in &servebench.history_changes {
+        push(text, &change_line(change));
+    }
     if let Some(steady_state) = &servebench.steady_state {
         push(text, &steady_state.line());
     }
@@ -110,6 +113,23 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
     let verdict =
         servebench.verdict.map_or("none: the run was interrupted", |verdict| verdict.name());
     push(text, &format!("verdict  {verdict}: {}", servebench.case));
+}
+
+/// A case whose saved result was compared with another.
+pub fn comparison(case: &str, comparison: &Comparison) -> String {
+    let mut text = String::new();
+    push(&mut text, &format!("case     {case}"));
+    comparison_lines(&mut text, comparison);
+    text
+}
+
+/// A change of level in the history of a case.
+fn change_line(change: &Change) -> String {
+    let Change { metric, since, before, after, percent, worse } = change;
+    let way = if *worse { "worse" } else { "better" };
+    format!(
+        "history  {metric} is {way} since {since}: {percent:+.1} %, from {before:.2} to {after:.2}"
+    )
 }
 
 /// What became of each metric against what it was compared with.
@@ -312,6 +332,7 @@ mod tests {
             base_url: None,
             requests,
             trials: Vec::new(),
+            trial_summaries: &[],
             sent: requests.len(),
             summary: &summary,
             steady_state: SteadyState::new(requests, &case.load),

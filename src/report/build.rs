@@ -48,6 +48,8 @@ pub struct Measured<'a> {
     pub requests: &'a [Counted],
     /// Its trials.
     pub trials: Vec<Trial>,
+    /// Their statistics.
+    pub trial_summaries: &'a [Summary],
     /// How many were sent in all: those of the warm-up do not count.
     pub sent: usize,
     /// Their statistics.
@@ -118,6 +120,7 @@ impl Report {
                 step_of: None,
                 search: None,
                 comparison: None,
+                history_changes: Vec::new(),
                 plan: PlanReport {
                     kind: case.backend.kind.name(),
                     protocol: case.backend.protocol.name(),
@@ -141,7 +144,7 @@ impl Report {
                 },
                 slos: judgements.iter().map(SloReport::new).collect(),
                 failures: failures(summary),
-                latencies: latencies(summary),
+                latencies: latencies(summary, measured.trial_summaries),
                 steady_state_reason: measured.steady_state.as_ref().err().cloned(),
                 steady_state: measured.steady_state.ok(),
                 scalars: Scalar::ALL.map(|name| (name.name(), scalar(name))).into(),
@@ -369,13 +372,20 @@ fn failures(summary: &Summary) -> BTreeMap<String, FailureReport> {
         .collect()
 }
 
-fn latencies(summary: &Summary) -> BTreeMap<&'static str, LatencyReport> {
+fn latencies(summary: &Summary, trials: &[Summary]) -> BTreeMap<&'static str, LatencyReport> {
+    let of_trials = |latency: Latency| -> Vec<&Samples> {
+        trials.iter().filter_map(|trial| trial.latencies.get(&latency)?.as_ref().ok()).collect()
+    };
     let latencies = summary.latencies.iter();
-    latencies.map(|(latency, samples)| (latency.name(), LatencyReport::new(samples))).collect()
+    latencies
+        .map(|(latency, samples)| {
+            (latency.name(), LatencyReport::new(samples, &of_trials(*latency)))
+        })
+        .collect()
 }
 
 impl LatencyReport {
-    fn new(samples: &Result<Samples, String>) -> Self {
+    fn new(samples: &Result<Samples, String>, trials: &[&Samples]) -> Self {
         let samples = match samples {
             Ok(samples) => samples,
             Err(reason) => {
@@ -393,7 +403,7 @@ impl LatencyReport {
             count: samples.count(),
             reason: None,
             statistics: statistics
-                .map(|statistic| (statistic.to_string(), Figure::new(samples, statistic)))
+                .map(|statistic| (statistic.to_string(), Figure::new(samples, statistic, trials)))
                 .collect(),
             histogram_ms: match samples {
                 Samples::Exact(_) => None,
@@ -404,12 +414,15 @@ impl LatencyReport {
 }
 
 impl Figure {
-    fn new(samples: &Samples, statistic: Statistic) -> Self {
+    fn new(samples: &Samples, statistic: Statistic, trials: &[&Samples]) -> Self {
         match too_few(statistic, samples.count()) {
             Some(reason) => Self { estimate_ms: None, interval_ms: None, reason: Some(reason) },
             None => Self {
                 estimate_ms: samples.statistic(statistic),
-                interval_ms: samples.interval(statistic),
+                interval_ms: match trials.len() {
+                    0..3 => samples.interval(statistic),
+                    _ => samples.interval_by_trials(statistic, trials),
+                },
                 reason: None,
             },
         }
@@ -467,7 +480,7 @@ impl TurnReport {
 
 impl TurnFigures {
     fn new(samples: &Samples) -> Self {
-        let figure = |statistic| Figure::new(samples, statistic).estimate_ms;
+        let figure = |statistic| Figure::new(samples, statistic, &[]).estimate_ms;
         Self {
             mean: figure(Statistic::Mean),
             p50: figure(Statistic::Percentile(50.0)),

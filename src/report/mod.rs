@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::compare::{Comparison, Trial};
+use crate::compare::{Change, Comparison, Trial};
 use crate::self_check::SelfCheck;
 use crate::steady::SteadyState;
 use crate::validity::Validity;
@@ -140,6 +140,9 @@ pub struct Servebench {
     /// What became of it against another server, or a baseline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
+    /// Where the history of the case changed its level.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history_changes: Vec<Change>,
     /// What was asked for.
     pub plan: PlanReport,
     /// One entry per objective.
@@ -332,7 +335,9 @@ pub struct LatencyReport {
 pub struct Figure {
     /// The point estimate, ms; `null` where the sample cannot support it.
     pub estimate_ms: Option<f64>,
-    /// The 95 % interval if requests are independent; `null` where it cannot be given.
+    /// The 95 % interval: by trials where there are three or more (a percentile of requests then is that of
+    /// a typical trial), else as if requests were independent, which behind a queue they are not; `null`
+    /// where it cannot be given.
     pub interval_ms: Option<[f64; 2]>,
     /// Why there is no estimate.
     #[serde(skip_serializing_if = "Option::is_none")]

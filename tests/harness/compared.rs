@@ -51,6 +51,12 @@ fn a_baseline_is_saved_found_by_case_and_compared_with() {
     run.says("baseline against main, by").says("ttft.p50").says("ttft.p99: a trial has 30");
     assert!(run.code == 0 || run.code == 101, "{}", run.stderr);
 
+    // What was saved can be judged again, and nothing is measured.
+    let run = project.bench(&["--load-baseline", "main", "--baseline", "main"]);
+    run.expect(0).says("case     sim/sim/sharegpt@4conc").says("baseline against main");
+    assert!(run.measured().is_empty());
+    project.bench(&["--load-baseline", "main"]).expect(2).says("needs --baseline");
+
     // A case by another name is new, and what it was called is gone.
     let text = std::fs::read_to_string(saved(&project)).unwrap();
     std::fs::write(saved(&project), text.replace("sim/sim/sharegpt@", "sim/sim/old@")).unwrap();
@@ -95,6 +101,27 @@ fn every_run_leaves_a_line_in_the_history() {
         .map(|line| line["servebench"]["trials"].as_array().unwrap().len())
         .collect();
     assert_eq!(trials, [1, 2]);
+}
+
+#[test]
+fn a_slow_slide_is_seen_in_the_history() {
+    let project = Project::new("", BACKENDS, &format!("{ONE_CASE}\nbackends = [\"sim\"]"));
+    project.bench(&["--quick"]).expect(0);
+    let path = project.folder.path().join("results/history.jsonl");
+    let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let history: String = (0..24)
+        .map(|session| {
+            let mut line = line.clone();
+            line["date"] = format!("2026-01-{:02} 00:00:00", session + 1).into();
+            let metrics = &mut line["servebench"]["trials"][0]["metrics"];
+            let was_good = if session < 12 { 0.1 } else { 1.0 };
+            metrics["tpot.p50"] = (metrics["tpot.p50"].as_f64().unwrap() * was_good).into();
+            format!("{line}\n")
+        })
+        .collect();
+    std::fs::write(&path, history).unwrap();
+    let run = project.bench(&["--quick"]);
+    run.expect(0).says("history  tpot.p50 is worse since 2026-01-13 00:00:00: +9");
 }
 
 #[test]
