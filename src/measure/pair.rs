@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use anyhow::bail;
+
 use super::{Options, Prepared, TrialRun, prepare, report, self_check_of, trial};
 use crate::compare::{self, Round, Trial};
 use crate::files::Files;
@@ -47,6 +49,9 @@ pub(super) fn run(
         }
     }
     let interrupted = stop.is_requested();
+    if a.runs.is_empty() || b.runs.is_empty() {
+        bail!("the run was interrupted before both cases had a trial");
+    }
     let pairs = a.trials.len().min(b.trials.len());
     let round = |from: usize, to: usize| Round {
         a: &a.trials[from.min(pairs)..to.min(pairs)],
