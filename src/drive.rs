@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
@@ -27,6 +28,8 @@ use crate::workload::{PromptRequest, Workload};
 
 /// An open loop without a cap keeps the connections for the arrivals of this part of a second open.
 const RESERVE: usize = 10;
+/// The most connections that are opened before they are known to be needed.
+const MOST_OPENED: usize = 512;
 
 /// Starts the embedded engine on a port of its own, to speak `protocol` with; it runs until it is dropped.
 pub fn start_embedded(
@@ -107,8 +110,8 @@ pub async fn drive(
         cut: cut.clone(),
     };
     let reserve = async {
-        match open_rate(load) {
-            Some(per_s) => client.keep_reserve(per_s.div_ceil(RESERVE)).await,
+        match reserve(load, schedule) {
+            Some(connections) => client.keep_reserve(connections).await,
             None => std::future::pending().await,
         }
     };
@@ -196,16 +199,44 @@ impl Sender for ClientSender {
     }
 }
 
+/// How many connections an open loop that nothing holds back keeps open for the arrivals to come.
+fn reserve(load: &Load, schedule: &Schedule) -> Option<usize> {
+    match (load, &schedule.sends) {
+        // Its arrivals come in bursts, and each may be as large as the largest.
+        (Load::Trace { cap: None }, Sends::Open { offsets, .. }) => {
+            let burst = busiest(offsets, Duration::from_secs(1) / RESERVE as u32);
+            Some(burst.clamp(1, MOST_OPENED))
+        }
+        _ => open_rate(load, schedule).map(|per_s| per_s.div_ceil(RESERVE)),
+    }
+}
+
+/// The most arrivals, which are in order, in any stretch of so much time.
+fn busiest(offsets: &[Duration], stretch: Duration) -> usize {
+    let mut begin = 0;
+    let within = |(end, at): (usize, &Duration)| {
+        while stretch <= at.saturating_sub(offsets[begin]) {
+            begin += 1;
+        }
+        end + 1 - begin
+    };
+    offsets.iter().enumerate().map(within).max().unwrap_or(0)
+}
+
 /// The highest rate of an open loop that nothing holds back, requests per second.
-fn open_rate(load: &Load) -> Option<usize> {
+fn open_rate(load: &Load, schedule: &Schedule) -> Option<usize> {
     let per_s = match load {
         Load::Open { rate, cap: None } => rate.as_per_s(),
         Load::Staged(stages) => {
             let rates = stages.stages.iter().map(|stage| stage.from_per_s.max(stage.to_per_s));
             rates.fold(0.0, f64::max)
         }
+        Load::Trace { cap: None } => match &schedule.sends {
+            Sends::Open { offsets, .. } => return Some(busiest(offsets, Duration::from_secs(1))),
+            Sends::Closed { .. } => return None,
+        },
         Load::Open { cap: Some(_), .. }
-        | Load::Trace { .. }
+        | Load::Trace { cap: Some(_) }
         | Load::Search(_)
         | Load::Infinite
         | Load::Closed(_) => return None,
@@ -216,8 +247,8 @@ fn open_rate(load: &Load) -> Option<usize> {
 /// How many connections to open before the clock starts: as many as the load will need, where it says.
 /// An open loop is given those of a second's arrivals, and opens more as it needs them.
 fn connections(load: &Load, schedule: &Schedule) -> usize {
-    let needed = match open_rate(load) {
-        Some(per_s) => per_s.clamp(8, 512),
+    let needed = match open_rate(load, schedule) {
+        Some(per_s) => per_s.clamp(8, MOST_OPENED),
         None => load.max_concurrency().unwrap_or(usize::MAX),
     };
     match &schedule.sends {
@@ -240,5 +271,28 @@ fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
         ended,
         stream,
         outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::course::Course;
+    use crate::record::tests::ms;
+
+    #[test]
+    fn a_trace_has_the_connections_of_its_busiest_second_and_a_reserve_for_its_largest_burst() {
+        let arrivals: Vec<Duration> =
+            [0, 10, 900, 2000, 2000, 2000, 2050, 2150, 2900, 9000].map(ms).to_vec();
+        assert_eq!(busiest(&arrivals, ms(1000)), 6);
+        assert_eq!(busiest(&arrivals, ms(100)), 4);
+        assert_eq!(busiest(&[], ms(100)), 0);
+        let schedule = Schedule::replay(&arrivals, None, &Course::default());
+        let load = Load::Trace { cap: None };
+        assert_eq!(connections(&load, &schedule), 8, "no fewer than eight");
+        assert_eq!(reserve(&load, &schedule), Some(4));
+        let long: Vec<Duration> = (0..20_000).map(|n| ms(50 * n)).collect();
+        let long = Schedule::replay(&long, None, &Course::default());
+        assert_eq!(connections(&load, &long), 20, "not one for each request of the trace");
     }
 }
