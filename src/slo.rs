@@ -75,6 +75,11 @@ impl Slo {
         }
     }
 
+    /// Whether it is on the rate that the loads `max-goodput` and `sweep` look for.
+    pub fn is_on_max_goodput(&self) -> bool {
+        self.quantity == Quantity::Scalar(Scalar::MaxGoodput)
+    }
+
     /// Whether `value` meets the limit.
     pub fn is_met_by(&self, value: f64) -> bool {
         self.comparison.holds(value, self.limit)

@@ -12,7 +12,7 @@ use crate::course::Course;
 use crate::files::Files;
 use crate::live::Live;
 use crate::load::{self, Load, Rate};
-use crate::metric::{Quantity, Scalar};
+use crate::metric::Quantity;
 use crate::plan::Case;
 use crate::report::{Answer, Report};
 use crate::search::{Bracket, Found, Search, sweep};
@@ -38,12 +38,12 @@ pub(super) fn run(
 ) -> anyhow::Result<Report> {
     let mut steps = Steps { case, prepared, options, live, stop, made: Vec::new() };
     let most = Course::of_requests(case.course.requests.unwrap_or(BURST).min(BURST));
-    let burst = steps.make(Load::Infinite, most, &no_errors())?;
-    let Some(saturation_per_s) = burst.request_throughput.filter(|rate| 0.0 < *rate) else {
+    steps.make(Load::Infinite, most, &no_errors())?;
+    let Some(saturation_per_s) = steps.last_throughput().filter(|rate| 0.0 < *rate) else {
         if stop.is_requested() {
             return Ok(steps.answer(kind, Bracket::default(), None));
         }
-        bail!("{}", burst.why_nothing());
+        bail!("{}", steps.last().map(Report::why_nothing).unwrap_or_default());
     };
     match kind {
         load::Search::MaxGoodput => {
@@ -59,8 +59,8 @@ pub(super) fn run(
         }
         load::Search::Sweep => {
             let idle = Course { requests: Some(IDLE), ..case.course };
-            let idle = steps.make(Load::Closed(NonZeroUsize::MIN), idle, &no_errors())?;
-            let idle_per_s = idle.request_throughput.unwrap_or(saturation_per_s);
+            steps.make(Load::Closed(NonZeroUsize::MIN), idle, &no_errors())?;
+            let idle_per_s = steps.last_throughput().unwrap_or(saturation_per_s);
             let (mut goodput, mut knee) = (Bracket::default(), Bracket::default());
             for per_s in sweep(idle_per_s, saturation_per_s, case.search.steps) {
                 if stop.is_requested() {
@@ -94,39 +94,49 @@ impl Steps<'_> {
             bail!("there is no rate of {per_s} requests/s")
         };
         let slos: Vec<Slo> =
-            self.case.slos.iter().filter(|slo| !is_answer(slo.quantity)).cloned().collect();
+            self.case.slos.iter().filter(|slo| !slo.is_on_max_goodput()).cloned().collect();
         let mut course = self.case.course;
         if let (None, Some(duration)) = (course.requests, course.duration) {
             // So long that the objectives can be judged.
             let needed = slos.iter().map(|slo| samples_for(slo.quantity)).max().unwrap_or(0);
             course.duration = Some(duration.max(Duration::from_secs_f64(needed as f64 / per_s)));
         }
-        let report = self.make(Load::Open { rate, cap: None }, course, &slos)?;
-        let found = match report.servebench.verdict {
+        self.make(Load::Open { rate, cap: None }, course, &slos)?;
+        Ok(match self.last_verdict() {
             Some(Verdict::Pass) => Found::Holds,
             Some(Verdict::SloMissed | Verdict::Regressed | Verdict::Invalid) | None => Found::Fails,
-        };
-        if let Some((per_s_of_last, _)) = self.made.last_mut() {
-            *per_s_of_last = Some(per_s);
-        }
-        Ok(found)
+        })
+    }
+
+    fn last(&self) -> Option<&Report> {
+        self.made.last().map(|(_, report)| report)
+    }
+
+    fn last_verdict(&self) -> Option<Verdict> {
+        self.last()?.servebench.verdict
+    }
+
+    fn last_throughput(&self) -> Option<f64> {
+        self.last()?.request_throughput
     }
 
     /// Whether the last step says whether the objectives hold.
     fn last_is_sure(&self) -> bool {
-        let verdict = self.made.last().and_then(|(_, step)| step.servebench.verdict);
-        matches!(verdict, Some(Verdict::Pass | Verdict::SloMissed))
+        matches!(self.last_verdict(), Some(Verdict::Pass | Verdict::SloMissed))
     }
 
     /// Whether the server kept up with the last step.
     fn last_kept_up(&self) -> bool {
-        let ratio =
-            self.made.last().and_then(|(_, step)| step.servebench.client.server_kept_up_ratio);
+        let ratio = self.last().and_then(|step| step.servebench.client.server_kept_up_ratio);
         ratio.is_none_or(|ratio| KEEPS_UP <= ratio)
     }
 
-    fn make(&mut self, load: Load, course: Course, slos: &[Slo]) -> anyhow::Result<Report> {
+    fn make(&mut self, load: Load, course: Course, slos: &[Slo]) -> anyhow::Result<()> {
         let (case, number) = (self.case, self.made.len());
+        let per_s = match load {
+            Load::Open { rate, .. } => Some(rate.as_per_s()),
+            _ => None,
+        };
         let axes = case.name.rsplit_once('@').map_or(case.name.as_str(), |(axes, _)| axes);
         let step = Case {
             name: format!("{axes}@{load}"),
@@ -143,8 +153,8 @@ impl Steps<'_> {
         let mut report = run_trials(&step, &prepared, self.options, self.live, self.stop)?;
         report.servebench.step_of = Some(case.name.clone());
         (self.options.say)(&format!("{}: step {}: {}", case.name, number + 1, report.in_a_line()));
-        self.made.push((None, report.clone()));
-        Ok(report)
+        self.made.push((per_s, report));
+        Ok(())
     }
 
     fn prepare(&self, step: &Case, number: usize) -> anyhow::Result<Prepared> {
@@ -176,9 +186,4 @@ fn samples_for(quantity: Quantity) -> u64 {
         Quantity::Latency(_, statistic) => statistic.min_samples() * 5 / 4,
         Quantity::Scalar(_) => 0,
     }
-}
-
-/// Whether a quantity is what a search finds.
-fn is_answer(quantity: Quantity) -> bool {
-    quantity == Quantity::Scalar(Scalar::MaxGoodput)
 }

@@ -542,11 +542,10 @@ fn quick(case: &mut Case) {
 
 /// Why these objectives make no sense under a load.
 fn slo_fault(load: &Load, slos: &[Slo]) -> Option<String> {
-    let is_answer = |slo: &&Slo| slo.quantity == Quantity::Scalar(Scalar::MaxGoodput);
     let is_errors = |slo: &&Slo| slo.quantity == Quantity::Scalar(Scalar::ErrorRatio);
-    match (load, slos.iter().find(is_answer)) {
+    match (load, slos.iter().find(|slo| slo.is_on_max_goodput())) {
         (Load::Search(Search::MaxGoodput), _)
-            if slos.iter().all(|slo| is_answer(&slo) || is_errors(&slo)) =>
+            if slos.iter().all(|slo| slo.is_on_max_goodput() || is_errors(&slo)) =>
         {
             let message = "`max-goodput` looks for the highest rate at which the objectives hold, and there is \
                            none: set for example slo = [\"ttft.p99 < 500ms\"]";

@@ -13,7 +13,7 @@ use super::{
 use crate::compare::{Comparison, Trial};
 use crate::evidence::Certainty;
 use crate::load;
-use crate::metric::{Latency, Quantity, Scalar, Statistic};
+use crate::metric::{Latency, Scalar, Statistic};
 use crate::plan::Case;
 use crate::record::{Outcome, RequestRecord};
 use crate::samples::Samples;
@@ -197,7 +197,6 @@ impl Report {
         let mut report = steps[best].1.clone();
         // That none held is known only if each could be trusted.
         let value = goodput.low_per_s.or((!unsure && !interrupted).then_some(0.0));
-        let of_answer = |slo: &&Slo| slo.quantity == Quantity::Scalar(Scalar::MaxGoodput);
         let judge = |slo: &Slo| Judgement {
             slo: slo.clone(),
             value,
@@ -208,7 +207,8 @@ impl Report {
                 Some(_) => Finding::Missed,
             },
         };
-        let judgements: Vec<Judgement> = case.slos.iter().filter(of_answer).map(judge).collect();
+        let judgements: Vec<Judgement> =
+            case.slos.iter().filter(|slo| slo.is_on_max_goodput()).map(judge).collect();
         let of_steps = steps.iter().map(|(per_s, step)| StepReport::new(*per_s, step));
         let servebench = &mut report.servebench;
         servebench.search = Some(SearchReport {
@@ -274,15 +274,11 @@ impl Report {
                 other.servebench.client.doubts.join("; ")
             ));
         }
-        let regressed = comparison.regressions().next().is_some();
-        own.comparison = Some(comparison);
-        own.verdict = match own.verdict {
-            Some(Verdict::Pass) if doubted => Some(Verdict::Invalid),
-            Some(Verdict::Pass) if regressed => Some(Verdict::Regressed),
-            verdict => verdict,
-        };
+        if doubted && own.verdict == Some(Verdict::Pass) {
+            own.verdict = Some(Verdict::Invalid);
+        }
         self.steps.push(other);
-        self
+        self.compared_with(comparison)
     }
 
     /// How a step ended, in a line.

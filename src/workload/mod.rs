@@ -484,7 +484,7 @@ impl Workload {
             hash_prompt(&request.prompt, &mut hasher);
             hasher.update(request.output_tokens.to_le_bytes());
             for follow_up in &request.follow_ups {
-                hash_text(&follow_up.text, &mut hasher);
+                hash_part(follow_up.text.as_bytes(), &mut hasher);
                 hash_manner(follow_up, &mut hasher);
             }
         }
@@ -559,9 +559,10 @@ impl Workload {
     }
 }
 
-fn hash_text(text: &str, hasher: &mut Sha256) {
-    hasher.update((text.len() as u64).to_le_bytes());
-    hasher.update(text);
+/// A part of what is hashed: its length keeps it apart from the next one.
+fn hash_part(part: &[u8], hasher: &mut Sha256) {
+    hasher.update((part.len() as u64).to_le_bytes());
+    hasher.update(part);
 }
 
 /// What matters of a turn beside its text.
@@ -571,10 +572,7 @@ fn hash_manner(follow_up: &FollowUp, hasher: &mut Sha256) {
 }
 
 fn hash_prompt(prompt: &Prompt, hasher: &mut Sha256) {
-    let mut part = |bytes: &[u8]| {
-        hasher.update((bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
+    let mut part = |bytes: &[u8]| hash_part(bytes, hasher);
     match prompt {
         Prompt::Text(text) => part(text.as_bytes()),
         Prompt::Tokens(tokens) => tokens.iter().for_each(|token| part(&token.to_le_bytes())),

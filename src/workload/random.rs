@@ -92,14 +92,7 @@ pub(super) fn write<'a>(
         let kept = words.len();
         let wanted = writer.words_of(tokens);
         words.truncate(wanted);
-        words.reserve(wanted - words.len());
-        while words.len() < wanted {
-            words.push(if words.is_empty() {
-                writer.opener(&mut rng)
-            } else {
-                writer.word(&mut rng)
-            });
-        }
+        writer.fill(&mut words, wanted, &mut rng);
         let (prompt, prompt_tokens) = writer.prompt(words, kept, &mut rng)?;
         Ok(PromptRequest::single(prompt, Some(prompt_tokens), output_tokens))
     };

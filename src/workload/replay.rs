@@ -60,13 +60,7 @@ pub(super) fn sample(
         let mut words = Vec::with_capacity(wanted);
         blocks.add(row, wanted, &mut words);
         let kept = words.len();
-        while words.len() < wanted {
-            words.push(if words.is_empty() {
-                writer.opener(&mut rng)
-            } else {
-                writer.word(&mut rng)
-            });
-        }
+        writer.fill(&mut words, wanted, &mut rng);
         let (prompt, prompt_tokens) = writer.prompt(words, kept, &mut rng)?;
         let output = row.output_tokens.max(1);
         let output_tokens = replay.max_output_tokens.map_or(output, |max| output.min(max));

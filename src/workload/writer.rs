@@ -67,21 +67,28 @@ impl<'a> Writer<'a> {
         tokens.saturating_sub(self.around).max(1) as usize
     }
 
+    /// Draws words until there are so many; the first of all is one that a prompt may begin with.
+    pub(super) fn fill(&self, words: &mut Vec<usize>, wanted: usize, rng: &mut ChaCha12Rng) {
+        words.reserve(wanted.saturating_sub(words.len()));
+        while words.len() < wanted {
+            words.push(if words.is_empty() { self.opener(rng) } else { self.word(rng) });
+        }
+    }
+
     /// Draws the first word of a prompt.
-    pub(super) fn opener(&self, rng: &mut ChaCha12Rng) -> usize {
+    fn opener(&self, rng: &mut ChaCha12Rng) -> usize {
         self.openers[rng.random_range(0..self.openers.len())]
     }
 
     /// Draws another word.
-    pub(super) fn word(&self, rng: &mut ChaCha12Rng) -> usize {
+    fn word(&self, rng: &mut ChaCha12Rng) -> usize {
         rng.random_range(0..self.vocabulary.len())
     }
 
     /// Draws so many words, the first of which a prompt may begin with.
     pub(super) fn opening(&self, words: usize, rng: &mut ChaCha12Rng) -> Vec<usize> {
-        let first = (0 < words).then(|| self.opener(rng));
-        let mut drawn: Vec<usize> = first.into_iter().collect();
-        drawn.extend((1..words).map(|_| self.word(rng)));
+        let mut drawn = Vec::new();
+        self.fill(&mut drawn, words, rng);
         drawn
     }
 
