@@ -176,6 +176,10 @@ impl<'a> Requests<'a> {
         value: f64,
         confidence: Confidence,
     ) -> Judged {
+        if value.is_infinite() {
+            // A request failed, and that is a fact.
+            return Judged::SURE;
+        }
         let parts = match self.trials.as_slice() {
             [one] => self.blocks(one.clone(), quantity),
             trials => Some(trials.to_vec()),
@@ -238,17 +242,15 @@ impl<'a> Requests<'a> {
                 interval::of_trials(&each?, Scale::Log, confidence)
             }
             // Of pools, and of means: each part left out once.
-            Quantity::Latency(..) => {
-                let without: Option<Vec<f64>> = parts
-                    .iter()
-                    .map(|part| {
-                        let others = [
-                            &self.requests[parts[0].start..part.start],
-                            &self.requests[part.end..parts[parts.len() - 1].end],
-                        ];
-                        Summary::new(&others.concat(), self.goodput).quantity(quantity)
-                    })
-                    .collect();
+            Quantity::Latency(latency, statistic) => {
+                let of_parts: Vec<Summary> =
+                    parts.iter().map(|part| self.summary(part.clone())).collect();
+                let of_parts: Vec<&Summary> = of_parts.iter().collect();
+                let without = (0..parts.len()).map(|place| {
+                    let others = [&of_parts[..place], &of_parts[place + 1..]].concat();
+                    Summary::statistic_of(&others, latency, statistic)
+                });
+                let without: Option<Vec<f64>> = without.collect();
                 interval::of_pool(value, &without?, Scale::Linear, confidence)
             }
         }

@@ -100,6 +100,27 @@ impl Samples {
         Self::Exact(samples)
     }
 
+    /// The samples of several parts together. `None` of no part, or of parts that are kept in unlike ways.
+    pub fn merged(parts: &[&Self]) -> Option<Self> {
+        match parts.first()? {
+            Self::Exact(_) => {
+                let samples = parts.iter().map(|part| match part {
+                    Self::Exact(samples) => Some(samples.as_slice()),
+                    Self::Pool(_) => None,
+                });
+                Some(Self::exact(samples.collect::<Option<Vec<_>>>()?.concat()))
+            }
+            Self::Pool(_) => {
+                let mut whole = Pool::new();
+                for part in parts {
+                    let Self::Pool(pool) = part else { return None };
+                    whole.add(pool);
+                }
+                Some(Self::Pool(whole))
+            }
+        }
+    }
+
     /// How many there are.
     pub fn count(&self) -> u64 {
         match self {
@@ -188,13 +209,8 @@ impl Samples {
             }
             (Statistic::Percentile(_), Self::Pool(_)) => {
                 let without = |left_out: usize| {
-                    let mut pool = Pool::new();
-                    for (place, trial) in trials.iter().enumerate() {
-                        if let (Self::Pool(of_trial), true) = (trial, place != left_out) {
-                            pool.add(of_trial);
-                        }
-                    }
-                    Self::Pool(pool).statistic(statistic)
+                    let others = [&trials[..left_out], &trials[left_out + 1..]].concat();
+                    Self::merged(&others)?.statistic(statistic)
                 };
                 let without: Option<Vec<f64>> = (0..trials.len()).map(without).collect();
                 let whole = self.statistic(statistic)?;
@@ -386,12 +402,7 @@ mod tests {
             |center: f64| Samples::exact((0..200).map(|n| center + f64::from(n) / 1e3).collect());
         let trials: Vec<Samples> = [98.0, 101.0, 99.0, 103.0, 100.0].map(trial).into();
         let of: Vec<&Samples> = trials.iter().collect();
-        let all = Samples::exact(
-            [98.0, 101.0, 99.0, 103.0, 100.0]
-                .into_iter()
-                .flat_map(|center| (0..200).map(move |n| center + f64::from(n) / 1e3))
-                .collect(),
-        );
+        let all = Samples::merged(&of).unwrap();
         let [low, high] = all.interval_by_trials(Statistic::Percentile(50.0), &of).unwrap();
         assert!(low <= 98.2 && 103.0 <= high, "{low} {high}");
         assert_eq!(all.interval_by_trials(Statistic::Percentile(50.0), &of[..2]), None);
@@ -402,13 +413,7 @@ mod tests {
         };
         let pools: Vec<Samples> = [10, 12, 11, 10, 12].map(pool).into();
         let of: Vec<&Samples> = pools.iter().collect();
-        let mut whole = Pool::new();
-        for pool in &pools {
-            if let Samples::Pool(pool) = pool {
-                whole.add(pool);
-            }
-        }
-        let whole = Samples::Pool(whole);
+        let whole = Samples::merged(&of).unwrap();
         let [low, high] = whole.interval_by_trials(Statistic::Mean, &of).unwrap();
         assert!(low < 11.0 && 11.0 < high && 9.0 < low && high < 13.0, "{low} {high}");
         assert!(whole.interval_by_trials(Statistic::Percentile(90.0), &of).is_some());

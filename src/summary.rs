@@ -161,13 +161,34 @@ impl Summary {
     /// How many infinitely long samples the failed requests are: one each; in a pool of gaps, as
     /// many as a completed request has on average.
     fn infinite(&self, latency: Latency, samples: &Samples) -> u64 {
-        if !latency.is_of_the_server() {
-            return 0;
-        }
-        match samples {
-            Samples::Exact(_) => self.failed(),
-            Samples::Pool(_) => (self.failed() * samples.count()).div_ceil(self.completed.max(1)),
-        }
+        infinite(latency, samples, self.completed, self.failed())
+    }
+
+    /// The statistic of several parts of a case together, as objectives see it; `None` where it is not known
+    /// of a part that has completed requests.
+    pub(crate) fn statistic_of(
+        parts: &[&Self],
+        latency: Latency,
+        statistic: Statistic,
+    ) -> Option<f64> {
+        let known = parts.iter().filter(|part| 0 < part.completed);
+        let samples = known.map(|part| part.latencies.get(&latency)?.as_ref().ok());
+        let samples = Samples::merged(&samples.collect::<Option<Vec<_>>>()?)?;
+        let completed = parts.iter().map(|part| part.completed).sum();
+        let failed = parts.iter().map(|part| part.failed()).sum();
+        let infinite = infinite(latency, &samples, completed, failed);
+        samples.statistic_with_infinite(statistic, infinite)
+    }
+}
+
+/// How many infinitely long samples the failed requests are.
+fn infinite(latency: Latency, samples: &Samples, completed: u64, failed: u64) -> u64 {
+    if !latency.is_of_the_server() {
+        return 0;
+    }
+    match samples {
+        Samples::Exact(_) => failed,
+        Samples::Pool(_) => (failed * samples.count()).div_ceil(completed.max(1)),
     }
 }
 

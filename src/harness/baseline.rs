@@ -20,11 +20,10 @@ use crate::report::saved::{ByCase, Identity, Saved, read_folder, read_history};
 const SESSIONS: usize = 20;
 
 /// The baseline of a run, and where results are kept for those to come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Baseline {
     name: Option<String>,
     saved: ByCase,
-    lenient: bool,
     history: ByCase,
     history_path: PathBuf,
     save_to: Option<PathBuf>,
@@ -63,7 +62,6 @@ impl Baseline {
         Ok(Self {
             name,
             saved,
-            lenient,
             history,
             history_path,
             save_to: flags.save_baseline.as_ref().map(|name| folder(results, name)),
@@ -157,11 +155,6 @@ impl Baseline {
     /// Whether a case is not in the baseline.
     pub(super) fn is_new(&self, case: &Case) -> bool {
         self.name.is_some() && !self.saved.contains_key(&case.name)
-    }
-
-    /// Whether a baseline may be missing.
-    pub(super) fn is_lenient(&self) -> bool {
-        self.lenient
     }
 
     /// Keeps a result for runs to come: in the history, and in the baseline that is to be saved.

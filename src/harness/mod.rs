@@ -128,11 +128,13 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
         say("note: this version samples no GPU; the results have null for its figures");
     }
     let mode = cli.mode();
-    let baseline = Baseline::of(&cli.flags, &plan.results)?;
-    if baseline.is_lenient() || mode == Mode::Bench {
-        for case in baseline.gone(&plan) {
-            say(&format!("gone     {case}: it is in the baseline and no more in the plan"));
-        }
+    // In miniature there is nothing to compare.
+    let baseline = match mode {
+        Mode::Bench => Baseline::of(&cli.flags, &plan.results)?,
+        Mode::List | Mode::Test => Baseline::default(),
+    };
+    for case in baseline.gone(&plan) {
+        say(&format!("gone     {case}: it is in the baseline and no more in the plan"));
     }
     if let (Some(name), Mode::Bench) = (&cli.flags.load_baseline, mode) {
         let worse = baseline.judge_saved(name, &plan.results, &selected, print)?;
@@ -200,7 +202,9 @@ fn list(cli: &Cli, selected: &[&Case]) -> anyhow::Result<Exit> {
 fn absent(mode: Mode, selected: &[&Case]) -> anyhow::Result<BTreeMap<String, String>> {
     let mut absent = BTreeMap::new();
     let mut asked: BTreeMap<&str, Option<String>> = BTreeMap::new();
-    for (case, backend) in selected.iter().flat_map(backends) {
+    let needed =
+        selected.iter().flat_map(|case| case.backends().map(move |backend| (case, backend)));
+    for (case, backend) in needed {
         let reason = match &backend.server {
             Server::Unset { .. } if backend.require_server && mode == Mode::Bench => None,
             Server::Unset { variable } => {
@@ -221,13 +225,6 @@ fn absent(mode: Mode, selected: &[&Case]) -> anyhow::Result<BTreeMap<String, Str
         }
     }
     Ok(absent)
-}
-
-/// A case with each of the backends that it needs.
-fn backends<'a>(case: &&'a Case) -> impl Iterator<Item = (&'a Case, &'a Backend)> + use<'a> {
-    let case: &'a Case = case;
-    let partner = case.against.iter().map(|against| &*against.case.backend);
-    std::iter::once(&*case.backend).chain(partner).map(move |backend| (case, backend))
 }
 
 /// Why nothing answers at the backend's address; `None` if something does.
@@ -264,12 +261,8 @@ fn prepare(
         let case = if mode == Mode::Test { miniature::of(case) } else { Case::clone(case) };
         let prompts = case.prompts();
         let alike = jobs.values().find(|job| {
-            let workload = (&job.case.workload.dataset, &job.case.workload.system);
-            let chat = |case: &Case| case.backend.protocol.is_chat();
-            (&job.case.tokenizer, &job.case.model.id) == (&case.tokenizer, &case.model.id)
-                && workload == (&case.workload.dataset, &case.workload.system)
+            measure::send_alike(&job.case, &case)
                 && (job.prompts, job.case.seed) == (prompts, case.seed)
-                && chat(&job.case) == chat(&case)
         });
         let preparing = || format!("prepare {}", case.name);
         let prepared = match measure::prepare(&case, alike.map(|job| &job.prepared), &files) {
@@ -356,9 +349,7 @@ impl Runner {
     fn measure(&self, job: &Job) -> anyhow::Result<Report> {
         if self.mode == Mode::Bench {
             let stop = &self.interrupt.stop;
-            let partner = job.case.against.iter().map(|against| &*against.case.backend);
-            let backends: Vec<&Backend> =
-                std::iter::once(&*job.case.backend).chain(partner).collect();
+            let backends: Vec<&Backend> = job.case.backends().collect();
             self.servers.serve(&backends, &launch::logs(&self.results), stop)?;
         }
         let live = Arc::new(Live::default());

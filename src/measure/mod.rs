@@ -2,6 +2,7 @@
 //! judge. Owns no step's detail and prints nothing.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -35,7 +36,7 @@ use crate::tokens;
 use crate::trial::{self, Manners};
 use crate::turns::Turns;
 use crate::validity::Validity;
-use crate::verdict::{self, Finding};
+use crate::verdict::{self, Finding, Judgement};
 use crate::watchdog::Limits;
 use crate::workload::{PromptRequest, Sampling, Workload};
 
@@ -53,7 +54,8 @@ pub fn measure(case: &Case) -> anyhow::Result<Report> {
     let prepared = prepare(case, None, &Files::new(|_| {}))?;
     check(case, &prepared)?;
     let logs = std::env::temp_dir().join("servebench-logs");
-    let _launched = launch::launch(&case.backend, &logs, &Stop::new())?;
+    let launched = case.backends().map(|backend| launch::launch(backend, &logs, &Stop::new()));
+    let _launched = launched.collect::<anyhow::Result<Vec<_>>>()?;
     run(case, &prepared, &Options::default(), &Arc::default(), &Stop::new())
 }
 
@@ -98,6 +100,17 @@ impl Default for Options {
         let self_check = SelfCheckMode::Auto;
         Self { test_prompt: true, self_check, metadata: Vec::new(), compared_cases: 1, say: |_| {} }
     }
+}
+
+/// Whether two cases send the same where they ask for as much by the same seed, so that one may take what was
+/// prepared for the other.
+pub fn send_alike(one: &Case, other: &Case) -> bool {
+    let work = |case: &Case| {
+        let named = &case.workload;
+        (named.dataset.clone(), named.system.clone(), case.backend.protocol.is_chat())
+    };
+    (&one.tokenizer, &one.model.id) == (&other.tokenizer, &other.model.id)
+        && work(one) == work(other)
 }
 
 /// Reads the case's tokenizer and draws its requests, or takes both from `alike`, a case that was prepared
@@ -203,77 +216,46 @@ pub fn run(
     live: &Arc<Live>,
     stop: &Stop,
 ) -> anyhow::Result<Report> {
-    match case.load {
-        Load::Search(kind) => search::run(case, kind, prepared, options, live, stop),
-        _ => match &case.against {
-            Some(against) => pair::run(case, against, prepared, options, live, stop),
-            None => run_trials(case, prepared, options, live, stop),
-        },
+    let controls = Controls { options, live, stop };
+    match (&case.load, &case.against) {
+        (Load::Search(kind), _) => search::run(case, *kind, prepared, controls),
+        (_, Some(against)) => pair::run(case, against, prepared, controls),
+        (_, None) => run_trials(case, prepared, controls),
     }
 }
 
+/// What a run is steered and watched by.
+#[derive(Clone, Copy)]
+struct Controls<'a> {
+    options: &'a Options,
+    live: &'a Arc<Live>,
+    stop: &'a Stop,
+}
+
 /// Runs a case that has one load, as often as it asks for.
-fn run_trials(
-    case: &Case,
-    prepared: &Prepared,
-    options: &Options,
-    live: &Arc<Live>,
-    stop: &Stop,
-) -> anyhow::Result<Report> {
+fn run_trials(case: &Case, prepared: &Prepared, controls: Controls<'_>) -> anyhow::Result<Report> {
+    let Controls { options, stop, .. } = controls;
     let clock = Clock::start();
-    let mut trials = vec![trial(case, prepared, options, live, stop)?];
-    let goes_on = |trials: &[TrialRun]| match case.until_decided {
+    let mut trials = Trials::default();
+    trials.add(case, prepared, controls)?;
+    let goes_on = |trials: &Trials| match case.until_decided {
         _ if stop.is_requested() => false,
-        _ if trials.len() < case.trials => true,
-        Some(budget) => clock.now() < budget && !is_decided(case, trials),
+        _ if trials.runs.len() < case.trials => true,
+        Some(budget) => clock.now() < budget && !trials.are_decisive(case),
         None => false,
     };
     while goes_on(&trials) {
-        let number = trials.len();
+        let number = trials.runs.len();
         let (of_case, prepared) = of_trial(case, prepared, number)?;
-        trials.push(trial(&of_case, &prepared, options, live, stop)?);
+        trials.add(&of_case, &prepared, controls)?;
         let of = match case.until_decided {
             Some(_) => String::new(),
             None => format!(" of {}", case.trials),
         };
         (options.say)(&format!("{}: trial {}{of}", case.name, number + 1));
     }
-    let interrupted = stop.is_requested();
-    let self_check = self_check_of(&trials, options, interrupted, stop);
-    Ok(report(case, prepared, options, trials, self_check, interrupted))
-}
-
-/// Whether every objective is settled.
-fn is_decided(case: &Case, trials: &[TrialRun]) -> bool {
-    let pooled = Pooled::of(trials.iter().map(|trial| trial.requests.clone()));
-    let summary = Summary::new(&pooled.requests, case.goodput);
-    let evidence = Requests::new(&pooled.requests, pooled.trials.clone(), case.goodput);
-    let looks = looks(case, trials.len());
-    let judgements = verdict::judge(&case.slos, &summary, &evidence, looks);
-    judgements.iter().all(|judgement| {
-        !judgement.is_undecided() && !matches!(judgement.finding, Finding::Unknown(_))
-    })
-}
-
-/// How often the case has been judged after so many trials.
-fn looks(case: &Case, trials: usize) -> Looks {
-    match case.until_decided {
-        None => Looks::One,
-        Some(_) => Looks::Many(u32::try_from(trials).unwrap_or(u32::MAX)),
-    }
-}
-
-/// The check of the client at the load of the first trial.
-fn self_check_of(
-    trials: &[TrialRun],
-    options: &Options,
-    interrupted: bool,
-    stop: &Stop,
-) -> anyhow::Result<SelfCheck> {
-    let Some(first) = trials.first() else { bail!("the run was interrupted") };
-    let load = LoadPoint::of(first.requests.iter().map(|(record, _)| record));
-    let mode = if interrupted { SelfCheckMode::Never } else { options.self_check };
-    self_check::of(mode, load, first.strain.wall, stop)
+    let self_check = trials.self_check(controls);
+    Ok(report(case, prepared, trials, self_check, controls))
 }
 
 /// A trial of a case but the first: the same work by another seed, with prompts that no trial before it has
@@ -284,31 +266,6 @@ fn of_trial(case: &Case, prepared: &Prepared, number: usize) -> anyhow::Result<(
     let salted = Case { name: format!("{}#{number}", case.name), ..case.clone() };
     let prepared = prepare(&salted, Some(prepared), &Files::only_here())?;
     Ok((case, prepared))
-}
-
-/// Runs a case once.
-fn trial(
-    case: &Case,
-    prepared: &Prepared,
-    options: &Options,
-    live: &Arc<Live>,
-    stop: &Stop,
-) -> anyhow::Result<TrialRun> {
-    let (server, address) = start(case, prepared.tokenizer.as_ref())?;
-    let schedule = schedule(case, prepared);
-    let waiting = matches!(case.load, Load::Closed(_)) || prepared.workload.has_turns();
-    let runtime = drive::runtime(waiting, live)?;
-    let ((records, strain), notes) =
-        runtime.block_on(records(case, prepared, options, &address, &schedule, live, stop))?;
-    let sent = records.len();
-    let measured: Vec<RequestRecord> =
-        records.into_iter().filter(|record| !record.warm_up).collect();
-    let began = measured.iter().filter(|record| record.turn == 0).count();
-    let requests = counted(measured, prepared, case.backend.protocol.is_chat())?;
-    // The case's own server would be in the way of the next one.
-    drop(server);
-    let workload = Arc::clone(&prepared.workload);
-    Ok(TrialRun { seed: case.seed, workload, requests, sent, began, strain, notes, address })
 }
 
 /// The server and where it is. The embedded engine runs until it is dropped.
@@ -333,11 +290,9 @@ fn start(
 async fn records(
     case: &Case,
     prepared: &Prepared,
-    options: &Options,
     address: &Address,
     schedule: &Schedule,
-    live: &Arc<Live>,
-    stop: &Stop,
+    Controls { options, live, stop }: Controls<'_>,
 ) -> anyhow::Result<((Vec<RequestRecord>, Strain), Vec<String>)> {
     let client = Client::new(&case.backend, &address.endpoint_url())?;
     let limits = Limits { timeout: case.timeout, stall_timeout: case.stall_timeout };
@@ -396,12 +351,23 @@ fn counted(
     Ok(records.into_iter().zip(tokens).collect())
 }
 
-/// What came of a trial.
-struct TrialRun {
-    seed: u64,
-    workload: Arc<Workload>,
+/// What came of the trials of a case, one after the other as if no time had passed between them.
+#[derive(Default)]
+struct Trials {
     /// The requests that count.
     requests: Vec<Counted>,
+    runs: Vec<TrialRun>,
+    /// What is compared of them.
+    compared: Vec<Trial>,
+    end: Duration,
+}
+
+/// What came of a trial.
+struct TrialRun {
+    /// Which of the requests are its own.
+    requests: Range<usize>,
+    summary: Summary,
+    workload: Arc<Workload>,
     /// Requests that were sent, those of the warm-up included.
     sent: usize,
     /// Those that count, one for all turns of a conversation.
@@ -412,65 +378,124 @@ struct TrialRun {
     address: Address,
 }
 
-/// What came of all trials together, one after the other.
-struct Pooled {
-    requests: Vec<Counted>,
-    /// Which of them are of which trial.
-    trials: Vec<std::ops::Range<usize>>,
-}
+impl Trials {
+    /// Runs the case once more.
+    fn add(
+        &mut self,
+        case: &Case,
+        prepared: &Prepared,
+        controls: Controls<'_>,
+    ) -> anyhow::Result<()> {
+        let (server, address) = start(case, prepared.tokenizer.as_ref())?;
+        let schedule = schedule(case, prepared);
+        let waiting = matches!(case.load, Load::Closed(_)) || prepared.workload.has_turns();
+        let runtime = drive::runtime(waiting, controls.live)?;
+        let ((records, strain), notes) =
+            runtime.block_on(records(case, prepared, &address, &schedule, controls))?;
+        let sent = records.len();
+        let measured: Vec<RequestRecord> =
+            records.into_iter().filter(|record| !record.warm_up).collect();
+        let began = measured.iter().filter(|record| record.turn == 0).count();
+        let requests = counted(measured, prepared, case.backend.protocol.is_chat())?;
+        // The case's own server would be in the way of the next one.
+        drop(server);
+        let summary = Summary::new(&requests, case.goodput);
+        self.compared.push(Trial::new(case.seed, requests.len(), &summary));
+        let workload = Arc::clone(&prepared.workload);
+        let requests = self.append(requests);
+        self.runs.push(TrialRun {
+            requests,
+            summary,
+            workload,
+            sent,
+            began,
+            strain,
+            notes,
+            address,
+        });
+        Ok(())
+    }
 
-impl Pooled {
-    fn of(trials: impl Iterator<Item = Vec<Counted>>) -> Self {
-        let mut pooled = Self { requests: Vec::new(), trials: Vec::new() };
-        let mut at = Duration::ZERO;
-        for requests in trials {
-            let begin = pooled.requests.len();
-            let first = requests.iter().map(|(record, _)| record.sent).min().unwrap_or_default();
-            let last = requests.iter().map(|(record, _)| record.ended).max().unwrap_or_default();
-            // Nothing happens between two trials, so that no time passes there.
-            let by = if begin == 0 { Duration::ZERO } else { at.saturating_sub(first) };
-            let later = |(record, tokens): Counted| (record.later(by), tokens);
-            pooled.requests.extend(requests.into_iter().map(later));
-            pooled.trials.push(begin..pooled.requests.len());
-            at = last + by;
+    /// Adds the requests of a trial behind those of the trials before.
+    fn append(&mut self, requests: Vec<Counted>) -> Range<usize> {
+        let begin = self.requests.len();
+        let first = requests.iter().map(|(record, _)| record.sent).min().unwrap_or_default();
+        let last = requests.iter().map(|(record, _)| record.ended).max().unwrap_or_default();
+        let by = if begin == 0 { Duration::ZERO } else { self.end.saturating_sub(first) };
+        let later = |(record, tokens): Counted| (record.later(by), tokens);
+        self.requests.extend(requests.into_iter().map(later));
+        self.end = last + by;
+        begin..self.requests.len()
+    }
+
+    fn of(&self, run: &TrialRun) -> &[Counted] {
+        &self.requests[run.requests.clone()]
+    }
+
+    /// The statistics of all of them together.
+    fn summary(&self, case: &Case) -> Summary {
+        match self.runs.as_slice() {
+            [one] => one.summary.clone(),
+            _ => Summary::new(&self.requests, case.goodput),
         }
-        pooled
+    }
+
+    /// What they say about the objectives.
+    fn judge(&self, case: &Case, summary: &Summary) -> Vec<Judgement> {
+        let parts = self.runs.iter().map(|run| run.requests.clone()).collect();
+        let evidence = Requests::new(&self.requests, parts, case.goodput);
+        let looks = match case.until_decided {
+            None => Looks::One,
+            Some(_) => Looks::Many(u32::try_from(self.runs.len()).unwrap_or(u32::MAX)),
+        };
+        verdict::judge(&case.slos, summary, &evidence, looks)
+    }
+
+    /// Whether they settle every objective.
+    fn are_decisive(&self, case: &Case) -> bool {
+        self.judge(case, &self.summary(case)).iter().all(|judgement| {
+            !judgement.is_undecided() && !matches!(judgement.finding, Finding::Unknown(_))
+        })
+    }
+
+    /// The check of the client at the load of the first trial.
+    fn self_check(
+        &self,
+        Controls { options, stop, .. }: Controls<'_>,
+    ) -> anyhow::Result<SelfCheck> {
+        let Some(first) = self.runs.first() else { bail!("the run was interrupted") };
+        let load = LoadPoint::of(self.of(first).iter().map(|(record, _)| record));
+        let interrupted = stop.is_requested();
+        let mode = if interrupted { SelfCheckMode::Never } else { options.self_check };
+        self_check::of(mode, load, first.strain.wall, stop)
     }
 }
 
+/// `trials` holds one at least.
 fn report(
     case: &Case,
     prepared: &Prepared,
-    options: &Options,
-    mut trials: Vec<TrialRun>,
+    trials: Trials,
     self_check: anyhow::Result<SelfCheck>,
-    interrupted: bool,
+    Controls { options, stop, .. }: Controls<'_>,
 ) -> Report {
-    let mut validities = Vec::new();
-    let mut reports = Vec::new();
-    let mut summaries = Vec::new();
-    for trial in &trials {
-        let summary = Summary::new(&trial.requests, case.goodput);
-        let records = trial.requests.iter().map(|(record, _)| record);
-        let check = self_check.as_ref().ok();
-        validities.push(Validity::new(&case.load, records, &summary, &trial.strain, check));
-        reports.push(Trial::new(trial.seed, trial.requests.len(), &summary));
-        summaries.push(summary);
-    }
-    let validity = Validity::worst_of(validities);
-    let steady_state = SteadyState::new(&trials[0].requests, &case.load);
+    let interrupted = stop.is_requested();
+    let validity = |run: &TrialRun| {
+        let records = trials.of(run).iter().map(|(record, _)| record);
+        Validity::new(&case.load, records, &run.summary, &run.strain, self_check.as_ref().ok())
+    };
+    let validity = Validity::worst_of(trials.runs.iter().map(validity).collect());
+    let first = &trials.runs[0];
+    let steady_state = SteadyState::new(trials.of(first), &case.load);
     let has_turns = prepared.workload.has_turns();
-    let turns = has_turns.then(|| Turns::new(&trials[0].requests, &trials[0].workload));
-    let (sent, began) = (trials.iter().map(|t| t.sent).sum(), trials[0].began);
-    let notes = std::mem::take(&mut trials[0].notes);
-    let looks = looks(case, trials.len());
-    let of_trials = trials.iter_mut().map(|trial| std::mem::take(&mut trial.requests));
-    let Pooled { requests, trials: parts } = Pooled::of(of_trials);
-    let summary = Summary::new(&requests, case.goodput);
-    let evidence = Requests::new(&requests, parts, case.goodput);
-    let judgements = verdict::judge(&case.slos, &summary, &evidence, looks);
+    let turns = has_turns.then(|| Turns::new(trials.of(first), &first.workload));
+    let (sent, began) = (trials.runs.iter().map(|run| run.sent).sum(), first.began);
+    let summary = trials.summary(case);
+    let judgements = trials.judge(case, &summary);
     let doubted = !validity.doubts.is_empty();
     let verdict = (!interrupted).then(|| verdict::verdict(&judgements, doubted, case.strict));
+    let notes = first.notes.clone();
+    let trial_summaries: Vec<&Summary> = trials.runs.iter().map(|run| &run.summary).collect();
     let mut warnings = notes;
     warnings.extend(prepared.notes.iter().chain(&prepared.workload.notes).cloned());
     if case.backend.ignore_eos || case.backend.min_tokens {
@@ -493,10 +518,10 @@ fn report(
     warnings.extend(turns.as_ref().and_then(Turns::warning));
     let measured = Measured {
         case,
-        base_url: Some(trials[0].address.shown()),
-        requests: &requests,
-        trials: reports,
-        trial_summaries: &summaries,
+        base_url: Some(first.address.shown()),
+        requests: &trials.requests,
+        trials: &trials.compared,
+        trial_summaries: &trial_summaries,
         sent,
         summary: &summary,
         steady_state,

@@ -1,24 +1,20 @@
 //! Two cases in turn, A B B A …, trial by trial on the same schedule, prompts and seeds, and what became of
 //! the second against the first.
 
-use std::sync::Arc;
-
 use anyhow::bail;
 
-use super::{Options, Prepared, TrialRun, prepare, report, self_check_of, trial};
-use crate::compare::{self, Round, Trial};
+use super::{Controls, Prepared, Trials, prepare, report, send_alike};
+use crate::compare::{self, Round};
 use crate::files::Files;
-use crate::live::Live;
 use crate::plan::{Against, Case, Server};
 use crate::report::Report;
-use crate::stop::Stop;
-use crate::summary::Summary;
 
-/// The trials of one case.
-#[derive(Default)]
-struct Side {
-    runs: Vec<TrialRun>,
-    trials: Vec<Trial>,
+/// The trials of one of the two cases.
+struct Side<'a> {
+    case: &'a Case,
+    /// Keeps its prompts from being those of the other case, where one server would know them.
+    apart: Option<&'static str>,
+    trials: Trials,
     prepared: Option<Prepared>,
 }
 
@@ -28,106 +24,92 @@ pub(super) fn run(
     case: &Case,
     against: &Against,
     prepared: &Prepared,
-    options: &Options,
-    live: &Arc<Live>,
-    stop: &Stop,
+    controls: Controls<'_>,
 ) -> anyhow::Result<Report> {
-    let other = &against.case;
-    let (mut a, mut b) = (Side::default(), Side::default());
+    let Controls { options, stop, .. } = controls;
+    let other = &*against.case;
+    let mut sides = [Side::new(other, case, "a"), Side::new(case, other, "b")];
     for number in 0..case.trials {
-        pair(case, other, number, prepared, options, (&mut a, &mut b), live, stop)?;
+        pair(&mut sides, number, prepared, controls)?;
     }
-    let first = Round { a: &a.trials, b: &b.trials };
-    let suspect = !stop.is_requested() && compare::is_suspect(&case.gate, first);
-    if suspect {
+    let [a, b] = &sides;
+    let first = Round { a: &a.trials.compared, b: &b.trials.compared };
+    if !stop.is_requested() && compare::is_suspect(&case.gate, first) {
         (options.say)(&format!(
             "{}: something looks worse than {}; a second round is to confirm it",
             case.name, other.name
         ));
         for number in case.trials..2 * case.trials {
-            pair(case, other, number, prepared, options, (&mut a, &mut b), live, stop)?;
+            pair(&mut sides, number, prepared, controls)?;
         }
     }
-    let interrupted = stop.is_requested();
-    if a.runs.is_empty() || b.runs.is_empty() {
+    let [a, b] = sides;
+    let (Some(of_a), Some(of_b)) = (a.prepared, b.prepared) else {
         bail!("the run was interrupted before both cases had a trial");
-    }
-    let pairs = a.trials.len().min(b.trials.len());
+    };
+    let pairs = a.trials.compared.len().min(b.trials.compared.len());
     let round = |from: usize, to: usize| Round {
-        a: &a.trials[from.min(pairs)..to.min(pairs)],
-        b: &b.trials[from.min(pairs)..to.min(pairs)],
+        a: &a.trials.compared[from.min(pairs)..to.min(pairs)],
+        b: &b.trials.compared[from.min(pairs)..to.min(pairs)],
     };
     let second = (case.trials < pairs).then(|| round(case.trials, pairs));
     let others = options.compared_cases.saturating_sub(1) * case.gate.metrics.len();
     let kind = if against.is_itself { "aa" } else { "ab" };
     let first = round(0, case.trials);
     let comparison = compare::in_turn(&case.gate, kind, other.name.clone(), first, second, others);
-    let check = self_check_of(&b.runs, options, interrupted, stop);
-    let of_a = Case { trials: a.runs.len(), ..Case::clone(other) };
-    let made = a.prepared.as_ref().unwrap_or(prepared);
+    let check = b.trials.self_check(controls);
     let unchecked = Err(anyhow::anyhow!("it was checked with the case that it is compared with"));
-    let of_other = report(&of_a, made, options, a.runs, unchecked, interrupted);
-    let made = b.prepared.as_ref().unwrap_or(prepared);
-    let of_case = report(case, made, options, b.runs, check, interrupted);
+    let of_other = report(other, &of_a, a.trials, unchecked, controls);
+    let of_case = report(case, &of_b, b.trials, check, controls);
     Ok(of_case.compared(comparison, of_other))
 }
 
-/// Makes a pair of trials, the one of A first in every other.
-#[expect(clippy::too_many_arguments, reason = "both sides of a pair, and what a trial takes")]
+/// Makes a pair of trials, that of A first in every other.
 fn pair(
-    case: &Case,
-    other: &Case,
+    [a, b]: &mut [Side<'_>; 2],
     number: usize,
     prepared: &Prepared,
-    options: &Options,
-    (a, b): (&mut Side, &mut Side),
-    live: &Arc<Live>,
-    stop: &Stop,
+    controls: Controls<'_>,
 ) -> anyhow::Result<()> {
-    let mut of_a = || a.add(other, case, number, prepared, options, live, stop);
-    let mut of_b = || b.add(case, other, number, prepared, options, live, stop);
-    if number.is_multiple_of(2) {
-        of_a()?;
-        of_b()?;
-    } else {
-        of_b()?;
-        of_a()?;
+    let case = b.case;
+    let order = if number.is_multiple_of(2) { [a, b] } else { [b, a] };
+    for side in order {
+        if !controls.stop.is_requested() {
+            side.add(number, case, prepared, controls)?;
+        }
     }
-    if !stop.is_requested() {
-        (options.say)(&format!("{}: pair {} of trials", case.name, number + 1));
+    if !controls.stop.is_requested() {
+        (controls.options.say)(&format!("{}: pair {} of trials", case.name, number + 1));
     }
     Ok(())
 }
 
-impl Side {
-    /// Makes one trial of `case`, whose partner is `other`.
-    #[expect(clippy::too_many_arguments, reason = "a trial takes as much")]
+impl<'a> Side<'a> {
+    /// `place` tells it from its partner.
+    fn new(case: &'a Case, partner: &Case, place: &'static str) -> Self {
+        let apart = same_server(case, partner).then_some(place);
+        Self { case, apart, trials: Trials::default(), prepared: None }
+    }
+
+    /// What its trial is called where prompts are salted: two servers get the same prompts, and no server
+    /// knows them from a trial before.
+    fn salted_as(&self, number: usize) -> String {
+        format!("pair#{number}{}", self.apart.unwrap_or_default())
+    }
+
+    /// Makes one trial. `prepared` was made for `prepared_for`.
     fn add(
         &mut self,
-        case: &Case,
-        other: &Case,
         number: usize,
+        prepared_for: &Case,
         prepared: &Prepared,
-        options: &Options,
-        live: &Arc<Live>,
-        stop: &Stop,
+        controls: Controls<'_>,
     ) -> anyhow::Result<()> {
-        if stop.is_requested() {
-            return Ok(());
-        }
-        let case = Case { seed: case.seed.wrapping_add(number as u64), ..case.clone() };
-        // Two servers get the same prompts; one server must not know them from the trial before.
-        let name = match same_server(&case, other) {
-            true => format!("{}#{number}#{}", case.name, self.prepared.is_some()),
-            false => format!("pair#{number}"),
-        };
-        let salted = Case { name, ..case.clone() };
-        let alike = (salted.tokenizer == other.tokenizer).then_some(prepared);
+        let case = Case { seed: self.case.seed.wrapping_add(number as u64), ..self.case.clone() };
+        let salted = Case { name: self.salted_as(number), ..case.clone() };
+        let alike = send_alike(&case, prepared_for).then_some(prepared);
         let made = prepare(&salted, alike, &Files::only_here())?;
-        let run = trial(&case, &made, options, live, stop)?;
-        let summary = Summary::new(&run.requests, case.goodput);
-        self.trials.push(Trial::new(case.seed, run.requests.len(), &summary));
-        self.runs.push(run);
+        self.trials.add(&case, &made, controls)?;
         self.prepared.get_or_insert(made);
         Ok(())
     }
@@ -141,5 +123,37 @@ fn same_server(case: &Case, other: &Case) -> bool {
             one.endpoint_url().origin() == two.endpoint_url().origin()
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    fn cases(b: &str) -> Vec<Case> {
+        let plan = format!(
+            r#"
+            backend = [
+                {{ name = "a", kind = "vllm", base_url = "http://one:1", models = ["m"] }},
+                {{ name = "b", kind = "vllm", base_url = "{b}", models = ["m"] }},
+            ]
+            workload = [{{ name = "w", dataset = "random" }}]
+            bench = [{{ loads = ["1conc"] }}]
+            "#
+        );
+        Plan::parse(&plan).unwrap().cases
+    }
+
+    #[test]
+    fn two_servers_get_the_same_prompts_and_one_server_never_the_same_twice() {
+        for (b, same) in [("http://one:1", true), ("http://two:1", false)] {
+            let cases = cases(b);
+            let sides =
+                [Side::new(&cases[0], &cases[1], "a"), Side::new(&cases[1], &cases[0], "b")];
+            let [one, two] = sides.map(|side| [side.salted_as(0), side.salted_as(1)]);
+            assert_eq!(one != two, same, "{b}: {one:?} {two:?}");
+            assert_ne!(one[0], one[1], "{b}");
+        }
     }
 }

@@ -2,22 +2,19 @@
 //! result of its own; the answer is the case's.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
 
-use super::{Options, Prepared, check, prepare, run_trials};
+use super::{Controls, Prepared, check, prepare, run_trials};
 use crate::course::Course;
 use crate::files::Files;
-use crate::live::Live;
 use crate::load::{self, Load, Rate};
 use crate::metric::Quantity;
 use crate::plan::Case;
 use crate::report::{Answer, Report};
 use crate::search::{Bracket, Found, Search, sweep};
 use crate::slo::Slo;
-use crate::stop::Stop;
 use crate::verdict::Verdict;
 
 /// How many requests the first burst has at most: enough to fill the batches of a server.
@@ -32,11 +29,10 @@ pub(super) fn run(
     case: &Case,
     kind: load::Search,
     prepared: &Prepared,
-    options: &Options,
-    live: &Arc<Live>,
-    stop: &Stop,
+    controls: Controls<'_>,
 ) -> anyhow::Result<Report> {
-    let mut steps = Steps { case, prepared, options, live, stop, made: Vec::new() };
+    let stop = controls.stop;
+    let mut steps = Steps { case, prepared, controls, made: Vec::new() };
     let most = Course::of_requests(case.course.requests.unwrap_or(BURST).min(BURST));
     steps.make(Load::Infinite, most, &no_errors())?;
     let Some(saturation_per_s) = steps.last_throughput().filter(|rate| 0.0 < *rate) else {
@@ -81,9 +77,7 @@ pub(super) fn run(
 struct Steps<'a> {
     case: &'a Case,
     prepared: &'a Prepared,
-    options: &'a Options,
-    live: &'a Arc<Live>,
-    stop: &'a Stop,
+    controls: Controls<'a>,
     made: Vec<(Option<f64>, Report)>,
 }
 
@@ -150,9 +144,14 @@ impl Steps<'_> {
         // And prompts that no step before has left in a cache.
         let prepared = self.prepare(&step, number)?;
         check(&step, &prepared)?;
-        let mut report = run_trials(&step, &prepared, self.options, self.live, self.stop)?;
+        let mut report = run_trials(&step, &prepared, self.controls)?;
         report.servebench.step_of = Some(case.name.clone());
-        (self.options.say)(&format!("{}: step {}: {}", case.name, number + 1, report.in_a_line()));
+        (self.controls.options.say)(&format!(
+            "{}: step {}: {}",
+            case.name,
+            number + 1,
+            report.in_a_line()
+        ));
         self.made.push((per_s, report));
         Ok(())
     }
@@ -166,7 +165,7 @@ impl Steps<'_> {
 
     /// The case's result: that of the step at the highest rate that held, with what was found.
     fn answer(self, kind: load::Search, goodput: Bracket, knee: Option<Bracket>) -> Report {
-        let interrupted = self.stop.is_requested();
+        let interrupted = self.controls.stop.is_requested();
         let unsure = self.made.iter().any(|(per_s, step)| {
             per_s.is_some() && step.servebench.verdict == Some(Verdict::Invalid)
         });

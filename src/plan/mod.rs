@@ -129,6 +129,12 @@ impl Case {
         Schedule::new(&self.load, &self.course, self.arrivals, self.seed).warm_up_requests()
     }
 
+    /// The backends that it needs: its own, and that of what it is measured in turn with.
+    pub fn backends(&self) -> impl Iterator<Item = &Backend> {
+        let partner = self.against.iter().map(|against| &*against.case.backend);
+        std::iter::once(&*self.backend).chain(partner)
+    }
+
     /// What the results call the tokenizer; `None` where there is none.
     pub fn tokenizer_id(&self) -> Option<String> {
         match &self.tokenizer {

@@ -331,7 +331,7 @@ mod tests {
             case: &case,
             base_url: None,
             requests,
-            trials: Vec::new(),
+            trials: &[],
             trial_summaries: &[],
             sent: requests.len(),
             summary: &summary,

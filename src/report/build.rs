@@ -47,9 +47,9 @@ pub struct Measured<'a> {
     /// Its requests that count, of all trials.
     pub requests: &'a [Counted],
     /// Its trials.
-    pub trials: Vec<Trial>,
+    pub trials: &'a [Trial],
     /// Their statistics.
-    pub trial_summaries: &'a [Summary],
+    pub trial_summaries: &'a [&'a Summary],
     /// How many were sent in all: those of the warm-up do not count.
     pub sent: usize,
     /// Their statistics.
@@ -149,7 +149,7 @@ impl Report {
                 steady_state: measured.steady_state.ok(),
                 scalars: Scalar::ALL.map(|name| (name.name(), scalar(name))).into(),
                 tokens: TokensReport::new(summary),
-                trials: measured.trials,
+                trials: measured.trials.to_vec(),
                 turns_not_sent: measured.turns.as_ref().map(Turns::not_sent),
                 turns: measured
                     .turns
@@ -368,7 +368,7 @@ fn failures(summary: &Summary) -> BTreeMap<String, FailureReport> {
         .collect()
 }
 
-fn latencies(summary: &Summary, trials: &[Summary]) -> BTreeMap<&'static str, LatencyReport> {
+fn latencies(summary: &Summary, trials: &[&Summary]) -> BTreeMap<&'static str, LatencyReport> {
     let of_trials = |latency: Latency| -> Vec<&Samples> {
         trials.iter().filter_map(|trial| trial.latencies.get(&latency)?.as_ref().ok()).collect()
     };
