@@ -14,8 +14,10 @@ use crate::verdict::Verdict;
 mod build;
 mod save;
 pub mod saved;
+mod search;
 
-pub use build::{Answer, Measured};
+pub use build::Measured;
+pub use search::Answer;
 
 /// Raised when a field under `servebench` changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -3,19 +3,12 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use rand_chacha::ChaCha12Rng;
-use rand_chacha::rand_core::SeedableRng as _;
 use rayon::prelude::*;
-use serde::de::{self, Deserialize, Deserializer, Visitor};
 use sha2::{Digest as _, Sha256};
 
-use crate::files::Files;
-use crate::prompt::{Message, Prompt};
-use crate::tokenizer::Tokenizer;
+use crate::prompt::Prompt;
 
 mod custom;
 mod json_items;
@@ -24,6 +17,8 @@ mod multi_turn;
 mod python_random;
 mod random;
 mod replay;
+mod salt;
+mod sampling;
 mod sharegpt;
 mod sonnet;
 mod table;
@@ -35,6 +30,8 @@ pub use custom::Columns;
 pub use length::Length;
 pub use multi_turn::Conversations;
 pub use replay::Replay;
+pub use salt::Salt;
+pub use sampling::Sampling;
 pub use think::ThinkTime;
 
 /// The requests of a case, in the order in which they are sent.
@@ -250,152 +247,6 @@ impl DatasetKind {
             Self::Trace => "trace",
             Self::MultiTurn => "multi_turn",
         }
-    }
-}
-
-/// What prompts begin with, so that no prefix cache carries over from one case or run to the next.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Salt {
-    /// Something new for each case of each run.
-    #[default]
-    Auto,
-    /// Nothing: the data as it is. The same seed sends the same bytes.
-    None,
-    /// This text.
-    Text(String),
-}
-
-impl Salt {
-    /// What the prompts of its warm-up begin with: something else, also where those that count begin with
-    /// nothing, so that no prefix cache holds what is measured later.
-    pub fn of_warm_up(&self, case: &str, run: u64) -> String {
-        match self {
-            Self::None => "warm-up".to_owned(),
-            Self::Text(text) => format!("{text} warm-up"),
-            Self::Auto => auto_salt(&format!("{case} warm-up"), run),
-        }
-    }
-
-    /// What the prompts of the case `case` begin with in the run `run`, a number that no other run has.
-    pub fn of(&self, case: &str, run: u64) -> Option<String> {
-        match self {
-            Self::None => None,
-            Self::Text(text) => Some(text.clone()),
-            Self::Auto => Some(auto_salt(case, run)),
-        }
-    }
-}
-
-fn auto_salt(case: &str, run: u64) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(run.to_le_bytes());
-    hasher.update(case);
-    hash(hasher)[..8].to_owned()
-}
-
-impl FromStr for Salt {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" | "true" => Ok(Self::Auto),
-            "none" | "false" => Ok(Self::None),
-            "" => Err("a salt must not be empty: write auto, none or a text"),
-            text => Ok(Self::Text(text.to_owned())),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Salt {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Written;
-
-        impl Visitor<'_> for Written {
-            type Value = Salt;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true, false or a text")
-            }
-
-            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Salt, E> {
-                Ok(if on { Salt::Auto } else { Salt::None })
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Salt, E> {
-                text.parse().map_err(E::custom)
-            }
-        }
-
-        deserializer.deserialize_any(Written)
-    }
-}
-
-/// How a dataset is drawn from.
-#[derive(Clone, Copy, Debug)]
-pub struct Sampling<'a> {
-    /// Finds the dataset's file.
-    pub(crate) files: &'a Files,
-    /// Counts prompts and answers.
-    pub tokenizer: Option<&'a Tokenizer>,
-    /// Whether prompts are sent as conversations.
-    pub chat: bool,
-    /// How many requests are wanted; `None` for all that the dataset has.
-    pub requests: Option<usize>,
-    /// Decides what is drawn.
-    pub seed: u64,
-    /// Keeps prompts from sharing a beginning with those of other cases and runs.
-    pub salt: Option<&'a str>,
-}
-
-impl<'a> Sampling<'a> {
-    /// So many requests as text, drawn by `seed` from files of this machine, without a salt.
-    pub fn new(tokenizer: Option<&'a Tokenizer>, requests: usize, seed: u64) -> Self {
-        static HERE: LazyLock<Files> = LazyLock::new(Files::only_here);
-        let requests = Some(requests);
-        Self { files: &HERE, tokenizer, chat: false, requests, seed, salt: None }
-    }
-}
-
-impl Sampling<'_> {
-    /// Whether there are enough of them.
-    fn is_enough(&self, requests: usize) -> bool {
-        self.requests.is_some_and(|wanted| wanted <= requests)
-    }
-
-    /// The tokenizer, or an error that says what it is needed for.
-    fn tokenizer(&self, purpose: &str) -> anyhow::Result<&Tokenizer> {
-        self.tokenizer.ok_or_else(|| {
-            anyhow::anyhow!("{purpose}: set `tokenizer` (a tokenizer.json, a folder or a Hub ID)")
-        })
-    }
-
-    /// Random numbers for one part of one purpose; those of any two differ.
-    fn rng(&self, purpose: &str, part: u64) -> ChaCha12Rng {
-        let mut hasher = Sha256::new();
-        hasher.update(self.seed.to_le_bytes());
-        hasher.update(purpose);
-        hasher.update([0]);
-        hasher.update(self.salt.unwrap_or_default());
-        let mut rng = ChaCha12Rng::from_seed(hasher.finalize().into());
-        rng.set_stream(part);
-        rng
-    }
-
-    /// A conversation as text.
-    fn render(&self, messages: &[Message]) -> anyhow::Result<String> {
-        let rendered = self.tokenizer.map(|tokenizer| tokenizer.render(messages)).transpose()?;
-        rendered.flatten().ok_or_else(|| {
-            anyhow::anyhow!(
-                "the dataset holds conversations, and to send them as text takes the model's chat \
-                 template: set `tokenizer` to a folder or a Hub ID that has one, or measure a backend of \
-                 chat"
-            )
-        })
-    }
-
-    /// Tokens of a prompt as the server is to see it.
-    fn count(&self, prompt: &Prompt) -> anyhow::Result<Option<u32>> {
-        self.tokenizer.map(|tokenizer| tokenizer.count(prompt, self.chat)).transpose()
     }
 }
 
