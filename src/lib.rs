@@ -131,6 +131,7 @@ pub mod statistics;
 
 pub mod samples;
 pub mod search;
+pub mod series;
 pub mod summary;
 
 pub mod compare;
