@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::metric::{Latency, Quantity, Statistic};
@@ -26,7 +27,7 @@ const FLOOR_MS: f64 = 1.0;
 const TOKEN_FLOOR_MS: f64 = 0.2;
 
 /// What one trial came to: a run of its own, with a seed of its own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Trial {
     /// Decided its prompts and arrivals.
     pub seed: u64,
@@ -71,10 +72,10 @@ impl Trial {
 }
 
 /// What became of the metrics of a case.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// `ab`, `aa` or `baseline`.
-    pub kind: &'static str,
+    pub kind: String,
     /// The case, or the baseline, that it is compared with.
     pub against: String,
     /// Pairs of trials; sessions of a baseline.
@@ -88,7 +89,7 @@ pub struct Comparison {
 }
 
 /// One metric now and before.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Compared {
     /// Its name.
     pub metric: String,
@@ -101,7 +102,7 @@ pub struct Compared {
     /// Its 95 % interval; `null` where too little was measured for one.
     pub interval_percent: Option<[f64; 2]>,
     /// `improved`, `regressed`, `unchanged` or `inconclusive`.
-    pub outcome: &'static str,
+    pub outcome: String,
     /// Too few sessions are known for it to fail a build.
     pub advisory: bool,
     /// Of an inconclusive one: the smallest change for the worse that would have been found in 8 of 10 such
@@ -209,7 +210,7 @@ impl Compared {
             now,
             effect_percent: effect.percent,
             interval_percent: effect.interval.map(|interval| [interval.low, interval.high]),
-            outcome,
+            outcome: outcome.to_owned(),
             advisory,
             smallest_visible_percent,
             min_effect_percent: gate.min_effect_of(quantity) * 100.0,
@@ -256,7 +257,7 @@ pub fn is_suspect(gate: &Gate, first: Round<'_>) -> bool {
 /// more it takes for one to be beyond doubt.
 pub fn in_turn(
     gate: &Gate,
-    kind: &'static str,
+    kind: &str,
     against: String,
     first: Round<'_>,
     second: Option<Round<'_>>,
@@ -278,7 +279,7 @@ pub fn in_turn(
         Compared::new(gate, quantity, before, now, judgement.effect, judgement.outcome, false)
     });
     Comparison {
-        kind,
+        kind: kind.to_owned(),
         against,
         pairs: first.a.len() + second.map_or(0, |round| round.a.len()),
         second_round: second.is_some(),
@@ -327,7 +328,7 @@ pub fn with_sessions(
         Compared::new(gate, quantity, before, now, judgement.effect, outcome, advisory)
     });
     Comparison {
-        kind: "baseline",
+        kind: "baseline".to_owned(),
         against,
         pairs: sessions.len(),
         second_round: false,
@@ -337,7 +338,7 @@ pub fn with_sessions(
 }
 
 /// A change of level in a history.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// The metric.
     pub metric: String,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, ReadyRequest};
@@ -46,7 +47,7 @@ pub(crate) struct LoadPoint {
 }
 
 /// What this client adds at one load.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SelfCheck {
     /// Streams at once.
     pub streams: usize,
@@ -212,7 +213,7 @@ fn compared(
 /// The checks that were made on this machine, by this version. Losing it costs no more than a check.
 struct Cache(PathBuf);
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 struct Kept {
     version: String,
     checks: Vec<SelfCheck>,

@@ -49,7 +49,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::duration::as_ms;
 use crate::load::Load;
@@ -76,13 +77,15 @@ const MIN_DRIFT: f64 = 0.1;
 const IN_FLIGHT_DEVIATIONS: f64 = 3.0;
 
 /// The figures of a run's steady state.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SteadyState {
     /// Where the window begins, from the start of the case.
-    #[serde(rename = "from_s", serialize_with = "seconds")]
+    #[serde(rename = "from_s", with = "seconds")]
+    #[schemars(with = "f64")]
     pub from: Duration,
     /// Where it ends.
-    #[serde(rename = "to_s", serialize_with = "seconds")]
+    #[serde(rename = "to_s", with = "seconds")]
+    #[schemars(with = "f64")]
     pub to: Duration,
     /// Its share of the time from the first `sent` to the last `ended`.
     pub share_of_run: f64,
@@ -112,7 +115,7 @@ pub struct SteadyState {
 }
 
 /// One latency of the requests sent in the window; `null` where there are too few.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LatencyFigures {
     /// How many samples.
     pub count: u64,
@@ -125,7 +128,7 @@ pub struct LatencyFigures {
 }
 
 /// Whether something rose or fell over the window.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Trend {
     /// What.
     pub quantity: Trending,
@@ -139,7 +142,7 @@ pub struct Trend {
 }
 
 /// What is tested for a trend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Trending {
     /// Time to first token: it grows with the queue in front of the server.
@@ -543,8 +546,25 @@ fn theil_sen(values: &[f64]) -> f64 {
     median(pairs(values).map(|(earlier, later, apart)| (later - earlier) / apart).collect())
 }
 
-fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
+/// A duration as a number of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
+    }
 }
 
 #[cfg(test)]

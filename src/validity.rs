@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::duration::as_ms;
 use crate::load::Load;
@@ -39,7 +40,7 @@ const MIN_REQUESTS_TO_KEEP_UP: usize = 20;
 const MIN_TICKS: usize = 100;
 
 /// What kept the run from going faster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
     /// The schedule: the server kept up with it.
@@ -53,7 +54,7 @@ pub enum Bound {
 }
 
 /// What is known about the measurement itself.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Validity {
     /// What kept the run from going faster.
     pub bound: Bound,
@@ -77,7 +78,7 @@ pub struct Validity {
 }
 
 /// Statistics of the loop's lag; `null` for a run too short to have any.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LoopLag {
     /// The median.
     pub p50: Option<f64>,

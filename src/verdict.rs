@@ -1,6 +1,7 @@
 //! Objectives and statistics in, a verdict out. Pure.
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Certainty, Judged, Looks, Requests};
 use crate::metric::{Quantity, Statistic};
@@ -10,7 +11,7 @@ use crate::statistics::percentile_limit::Quantile;
 use crate::summary::{Summary, too_few};
 
 /// How a case ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Every objective was met and the measurement is valid.

@@ -43,13 +43,12 @@ impl Github {
         let changed = comparison.filter(|metric| metric.outcome != "unchanged");
         lines.extend(changed.map(table::compared_line));
         lines.extend(own.client.doubts.iter().map(|doubt| format!("invalid  {doubt}")));
-        let flat = |name: &str| report.latencies.get(name).copied().flatten();
         lock(&self.0).push(Ended {
             case: own.case.clone(),
             verdict: own.verdict,
             lines,
-            ttft_p50_ms: flat("median_ttft_ms"),
-            ttft_p99_ms: flat("p99_ttft_ms"),
+            ttft_p50_ms: report.median_ttft_ms,
+            ttft_p99_ms: report.p99_ttft_ms,
             tokens_per_s: report.output_throughput,
         });
     }

@@ -481,7 +481,7 @@ fn headline(report: &Report) -> Measurement {
     let figure =
         |statistic: &str| report.servebench.latencies.get("ttft")?.statistics.get(statistic);
     let interval = figure("p50").and_then(|figure| figure.interval_ms);
-    let median = report.latencies.get("median_ttft_ms").copied().flatten();
+    let median = report.median_ttft_ms;
     Measurement {
         avg: ns(median.unwrap_or_default()),
         variance: interval.map_or(0, |[low, high]| ns((high - low) / 2.0)),

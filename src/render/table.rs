@@ -30,16 +30,19 @@ fn table(text: &mut String, report: &Report, marked: &mut Vec<String>) {
     line(text, "Request throughput (req/s):", &number(report.request_throughput));
     line(text, "Input token throughput (tok/s):", &number(report.input_throughput));
     line(text, "Output token throughput (tok/s):", &number(report.output_throughput));
-    for (title, label, key, latency) in [
-        ("Time to First Token", "TTFT", "ttft", "ttft"),
-        ("Time per Output Token (excl. 1st token)", "TPOT", "tpot", "tpot"),
-        ("Inter-token Latency", "ITL", "itl", "chunk_gap"),
+    let [ttft, tpot, itl] = [
+        [report.mean_ttft_ms, report.median_ttft_ms, report.p99_ttft_ms],
+        [report.mean_tpot_ms, report.median_tpot_ms, report.p99_tpot_ms],
+        [report.mean_itl_ms, report.median_itl_ms, report.p99_itl_ms],
+    ];
+    for (title, label, values, latency) in [
+        ("Time to First Token", "TTFT", ttft, "ttft"),
+        ("Time per Output Token (excl. 1st token)", "TPOT", tpot, "tpot"),
+        ("Inter-token Latency", "ITL", itl, "chunk_gap"),
     ] {
         heading(text, title, '-');
-        for (statistic, name, prefix) in
-            [("Mean", "mean", "mean"), ("Median", "p50", "median"), ("P99", "p99", "p99")]
-        {
-            let value = report.latencies.get(&format!("{prefix}_{key}_ms")).copied().flatten();
+        let statistics = [("Mean", "mean"), ("Median", "p50"), ("P99", "p99")];
+        for ((statistic, name), value) in statistics.into_iter().zip(values) {
             let mut shown = number(value);
             if value.is_some()
                 && let Some(reason) = unsupported(report, latency, name)

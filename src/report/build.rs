@@ -26,14 +26,6 @@ use crate::workload::Workload;
 /// The percentiles that every result has.
 const PERCENTILES: [f64; 5] = [50.0, 90.0, 95.0, 99.0, 99.9];
 
-/// The latencies of the flat fields, by the names that the scripts have for them.
-const FLAT_LATENCIES: [(&str, Latency); 4] = [
-    ("ttft", Latency::Ttft),
-    ("tpot", Latency::Tpot),
-    ("itl", Latency::ChunkGap),
-    ("e2el", Latency::E2e),
-];
-
 /// What a report is made of.
 pub struct Measured<'a> {
     /// The case.
@@ -77,6 +69,10 @@ impl Report {
     pub fn new(measured: Measured<'_>, now: &ZonedDateTime) -> Self {
         let Measured { case, requests, summary, judgements, verdict, metadata, .. } = measured;
         let scalar = |scalar| summary.scalars.get(&scalar).copied();
+        let mean = |latency| flat(summary, latency, Statistic::Mean);
+        let median = |latency| flat(summary, latency, Statistic::Percentile(50.0));
+        let std = |latency| flat(summary, latency, Statistic::StdDev);
+        let p99 = |latency| flat(summary, latency, Statistic::Percentile(99.0));
         let open = case.load.is_open_loop();
         let course = case.course;
         let s = |duration: Duration| duration.as_secs_f64();
@@ -87,7 +83,7 @@ impl Report {
             backend: case.backend.name.clone(),
             model_id: case.model.id.clone(),
             tokenizer_id: case.tokenizer_id(),
-            dataset_name: case.workload.dataset.name(),
+            dataset_name: case.workload.dataset.name().to_owned(),
             num_prompts: course.requests.unwrap_or(requests.len()),
             request_rate: RequestRate(case.load.request_rate()),
             burstiness: case.arrivals.burstiness().filter(|_| open),
@@ -102,14 +98,29 @@ impl Report {
             input_throughput: scalar(Scalar::InputThroughput),
             output_throughput: scalar(Scalar::OutputThroughput),
             total_token_throughput: scalar(Scalar::TotalTokenThroughput),
-            latencies: flat_latencies(summary),
+            mean_ttft_ms: mean(Latency::Ttft),
+            median_ttft_ms: median(Latency::Ttft),
+            std_ttft_ms: std(Latency::Ttft),
+            p99_ttft_ms: p99(Latency::Ttft),
+            mean_tpot_ms: mean(Latency::Tpot),
+            median_tpot_ms: median(Latency::Tpot),
+            std_tpot_ms: std(Latency::Tpot),
+            p99_tpot_ms: p99(Latency::Tpot),
+            mean_itl_ms: mean(Latency::ChunkGap),
+            median_itl_ms: median(Latency::ChunkGap),
+            std_itl_ms: std(Latency::ChunkGap),
+            p99_itl_ms: p99(Latency::ChunkGap),
+            mean_e2el_ms: mean(Latency::E2e),
+            median_e2el_ms: median(Latency::E2e),
+            std_e2el_ms: std(Latency::E2e),
+            p99_e2el_ms: p99(Latency::E2e),
             details: case.details.then(|| Details::new(requests)),
             peak_gpu_memory_mib: None,
             available_gpu_memory_mib: None,
             gpu_utilization: None,
             servebench: Servebench {
                 schema_version: SCHEMA_VERSION,
-                version: env!("CARGO_PKG_VERSION"),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
                 case: case.name.clone(),
                 verdict,
                 partial: verdict.is_none(),
@@ -118,19 +129,19 @@ impl Report {
                 comparison: None,
                 history_changes: Vec::new(),
                 plan: PlanReport {
-                    kind: case.backend.kind.name(),
-                    protocol: case.backend.protocol.name(),
+                    kind: case.backend.kind.name().to_owned(),
+                    protocol: case.backend.protocol.name().to_owned(),
                     base_url: measured.base_url,
                     workload: case.workload.name.clone(),
                     workload_hash: measured.workload.hash.clone(),
                     salt: measured.salt.map(str::to_owned),
                     load: case.load.to_string(),
-                    arrivals: open.then(|| case.arrivals.name()),
+                    arrivals: open.then(|| case.arrivals.name().to_owned()),
                     seed: case.seed,
                     requests: course.requests,
                     duration_s: course.duration.map(s),
                     ramp_up_s: course.ramp_up.map(|ramp| s(ramp.over)),
-                    ramp_shape: course.ramp_up.map(|ramp| ramp.shape.name()),
+                    ramp_shape: course.ramp_up.map(|ramp| ramp.shape.name().to_owned()),
                     warm_up_s: course.warm_up.time().map(s),
                     warm_up_requests: measured.sent - requests.len(),
                     drain_s: course.drain.map(s),
@@ -143,7 +154,7 @@ impl Report {
                 latencies: latencies(summary, measured.trial_summaries),
                 steady_state_reason: measured.steady_state.as_ref().err().cloned(),
                 steady_state: measured.steady_state.ok(),
-                scalars: Scalar::ALL.map(|name| (name.name(), scalar(name))).into(),
+                scalars: Scalar::ALL.map(|name| (name.name().to_owned(), scalar(name))).into(),
                 tokens: TokensReport::new(summary),
                 trials: measured.trials.to_vec(),
                 turns_not_sent: measured.turns.as_ref().map(Turns::not_sent),
@@ -212,22 +223,9 @@ fn allowed_metadata(report: &Report, metadata: &[(String, String)]) -> BTreeMap<
     metadata.iter().filter(|(key, _)| fields.get(key).is_none()).cloned().collect()
 }
 
-fn flat_latencies(summary: &Summary) -> BTreeMap<String, Option<f64>> {
-    let statistics = [
-        ("mean", Statistic::Mean),
-        ("median", Statistic::Percentile(50.0)),
-        ("std", Statistic::StdDev),
-        ("p99", Statistic::Percentile(99.0)),
-    ];
-    let mut fields = BTreeMap::new();
-    for (name, latency) in FLAT_LATENCIES {
-        for (prefix, statistic) in statistics {
-            let samples = summary.latencies.get(&latency).and_then(|samples| samples.as_ref().ok());
-            let value = samples.and_then(|samples| samples.statistic(statistic));
-            fields.insert(format!("{prefix}_{name}_ms"), value);
-        }
-    }
-    fields
+/// A statistic of the flat fields, whatever the size of the sample.
+fn flat(summary: &Summary, latency: Latency, statistic: Statistic) -> Option<f64> {
+    summary.latencies.get(&latency)?.as_ref().ok()?.statistic(statistic)
 }
 
 fn failures(summary: &Summary) -> BTreeMap<String, FailureReport> {
@@ -240,14 +238,14 @@ fn failures(summary: &Summary) -> BTreeMap<String, FailureReport> {
         .collect()
 }
 
-fn latencies(summary: &Summary, trials: &[&Summary]) -> BTreeMap<&'static str, LatencyReport> {
+fn latencies(summary: &Summary, trials: &[&Summary]) -> BTreeMap<String, LatencyReport> {
     let of_trials = |latency: Latency| -> Vec<&Samples> {
         trials.iter().filter_map(|trial| trial.latencies.get(&latency)?.as_ref().ok()).collect()
     };
     let latencies = summary.latencies.iter();
     latencies
         .map(|(latency, samples)| {
-            (latency.name(), LatencyReport::new(samples, &of_trials(*latency)))
+            (latency.name().to_owned(), LatencyReport::new(samples, &of_trials(*latency)))
         })
         .collect()
 }
@@ -308,7 +306,7 @@ impl SloReport {
         };
         Self {
             slo: slo.to_string(),
-            finding,
+            finding: finding.to_owned(),
             value: finite,
             shown: value.map_or_else(|| "n/a".to_owned(), |value| slo.show(value)),
             limit: slo.limit,
@@ -414,8 +412,8 @@ fn cpu_model() -> Option<String> {
 impl Environment {
     fn detect() -> Self {
         Self {
-            os: std::env::consts::OS,
-            arch: std::env::consts::ARCH,
+            os: std::env::consts::OS.to_owned(),
+            arch: std::env::consts::ARCH.to_owned(),
             cpus: std::thread::available_parallelism().ok().map(usize::from),
             cpu_model: cpu_model(),
         }

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::compare::{Change, Comparison, Trial};
 use crate::self_check::SelfCheck;
@@ -24,7 +25,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// What one case leaves behind. Scalars are in milliseconds, arrays in seconds, as the names that
 /// MAX's and vLLM's scripts gave them have it; missing is `null`, never 0.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// Local time at the end of the case.
     pub date: String,
@@ -35,7 +36,7 @@ pub struct Report {
     /// The tokenizer's path or ID; `null` where only the server counted.
     pub tokenizer_id: Option<String>,
     /// The dataset's kind.
-    pub dataset_name: &'static str,
+    pub dataset_name: String,
     /// Requests asked for; conversations where there are any.
     pub num_prompts: usize,
     /// Requests per second, or `"inf"`.
@@ -65,11 +66,40 @@ pub struct Report {
     pub output_throughput: Option<f64>,
     /// Prompt and generated tokens a second.
     pub total_token_throughput: Option<f64>,
-    /// `mean_ttft_ms` and the like; the ITL is their pool of chunk gaps.
-    #[serde(flatten)]
-    pub latencies: BTreeMap<String, Option<f64>>,
+    /// Mean of the time to first token, ms.
+    pub mean_ttft_ms: Option<f64>,
+    /// Median of the time to first token, ms.
+    pub median_ttft_ms: Option<f64>,
+    /// Standard deviation of the time to first token, ms.
+    pub std_ttft_ms: Option<f64>,
+    /// 99th percentile of the time to first token, ms.
+    pub p99_ttft_ms: Option<f64>,
+    /// Mean of the time per output token, ms.
+    pub mean_tpot_ms: Option<f64>,
+    /// Median of the time per output token, ms.
+    pub median_tpot_ms: Option<f64>,
+    /// Standard deviation of the time per output token, ms.
+    pub std_tpot_ms: Option<f64>,
+    /// 99th percentile of the time per output token, ms.
+    pub p99_tpot_ms: Option<f64>,
+    /// Mean of the gaps between output-bearing events, ms.
+    pub mean_itl_ms: Option<f64>,
+    /// Median of the gaps between output-bearing events, ms.
+    pub median_itl_ms: Option<f64>,
+    /// Standard deviation of the gaps between output-bearing events, ms.
+    pub std_itl_ms: Option<f64>,
+    /// 99th percentile of the gaps between output-bearing events, ms.
+    pub p99_itl_ms: Option<f64>,
+    /// Mean of the end-to-end latency, ms.
+    pub mean_e2el_ms: Option<f64>,
+    /// Median of the end-to-end latency, ms.
+    pub median_e2el_ms: Option<f64>,
+    /// Standard deviation of the end-to-end latency, ms.
+    pub std_e2el_ms: Option<f64>,
+    /// 99th percentile of the end-to-end latency, ms.
+    pub p99_e2el_ms: Option<f64>,
     /// Per request; left out with `details = false`.
-    #[serde(flatten)]
+    #[serde(flatten, skip_deserializing)]
     pub details: Option<Details>,
     /// Not measured yet by this version.
     pub peak_gpu_memory_mib: Option<f64>,
@@ -80,7 +110,7 @@ pub struct Report {
     /// Everything that the two scripts do not have.
     pub servebench: Servebench,
     /// What the user added with `--metadata`.
-    #[serde(flatten)]
+    #[serde(flatten, skip_deserializing)]
     pub metadata: BTreeMap<String, String>,
     /// The results of the steps of a search, or of what it was compared with: documents of their own.
     #[serde(skip)]
@@ -88,20 +118,40 @@ pub struct Report {
 }
 
 /// A number, or the text `inf`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "WrittenRate", into = "WrittenRate")]
 pub struct RequestRate(pub f64);
 
-impl Serialize for RequestRate {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0.is_infinite() {
-            return serializer.serialize_str("inf");
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum WrittenRate {
+    PerSecond(f64),
+    Infinite(Infinite),
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+enum Infinite {
+    #[serde(rename = "inf")]
+    Inf,
+}
+
+impl From<WrittenRate> for RequestRate {
+    fn from(written: WrittenRate) -> Self {
+        match written {
+            WrittenRate::PerSecond(rate) => Self(rate),
+            WrittenRate::Infinite(Infinite::Inf) => Self(f64::INFINITY),
         }
-        serializer.serialize_f64(self.0)
+    }
+}
+
+impl From<RequestRate> for WrittenRate {
+    fn from(RequestRate(rate): RequestRate) -> Self {
+        if rate.is_infinite() { Self::Infinite(Infinite::Inf) } else { Self::PerSecond(rate) }
     }
 }
 
 /// One entry per request, in the order of the workload, the turns of a conversation one after the other.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Details {
     /// Prompt tokens; `null` where nobody counted them.
     pub input_lens: Vec<Option<u32>>,
@@ -121,12 +171,12 @@ pub struct Details {
 }
 
 /// Our own part of the document.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Servebench {
     /// See [`SCHEMA_VERSION`].
     pub schema_version: u32,
     /// Version of the crate.
-    pub version: &'static str,
+    pub version: String,
     /// The case's name: the key by which results are compared.
     pub case: String,
     /// How it ended; `null` where the run was interrupted.
@@ -134,16 +184,16 @@ pub struct Servebench {
     /// The run was interrupted: the figures are of what was measured until then.
     pub partial: bool,
     /// The case of which this is a step: a search.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_of: Option<String>,
     /// What a search found.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<SearchReport>,
     /// What became of it against another server, or a baseline.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
     /// Where the history of the case changed its level.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history_changes: Vec<Change>,
     /// What was asked for.
     pub plan: PlanReport,
@@ -152,30 +202,30 @@ pub struct Servebench {
     /// Requests that failed, by reason.
     pub failures: BTreeMap<String, FailureReport>,
     /// Every latency by name.
-    pub latencies: BTreeMap<&'static str, LatencyReport>,
+    pub latencies: BTreeMap<String, LatencyReport>,
     /// The figures without the run's beginning and end; `null` where it has no such part.
     pub steady_state: Option<SteadyState>,
     /// Why it has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steady_state_reason: Option<String>,
     /// Every scalar by name.
-    pub scalars: BTreeMap<&'static str, Option<f64>>,
+    pub scalars: BTreeMap<String, Option<f64>>,
     /// The trials: what is independent of each other.
     pub trials: Vec<Trial>,
     /// Token counts.
     pub tokens: TokensReport,
     /// One entry per turn, where there are conversations.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns: Option<Vec<TurnReport>>,
     /// Turns that were not sent, because one before them failed or there was no more time. No failures.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns_not_sent: Option<u64>,
     /// What is known about the measurement itself.
     pub client: Validity,
     /// What the client adds to latencies on this machine at this load; `null` where it was not checked.
     pub self_check: Option<SelfCheck>,
     /// Why it was not.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub self_check_reason: Option<String>,
     /// What a reader of the numbers should know.
     pub warnings: Vec<String>,
@@ -184,12 +234,12 @@ pub struct Servebench {
 }
 
 /// What was asked for.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PlanReport {
     /// The backend's kind.
-    pub kind: &'static str,
+    pub kind: String,
     /// The wire protocol.
-    pub protocol: &'static str,
+    pub protocol: String,
     /// Where the requests went, without user and password.
     pub base_url: Option<String>,
     /// The workload's name.
@@ -201,7 +251,7 @@ pub struct PlanReport {
     /// The load as in the case's name.
     pub load: String,
     /// How the arrivals of an open loop are spaced; `null` for other loads.
-    pub arrivals: Option<&'static str>,
+    pub arrivals: Option<String>,
     /// Decides prompts and arrivals.
     pub seed: u64,
     /// Requests or conversations asked for; `null` where time alone ended the case.
@@ -211,7 +261,7 @@ pub struct PlanReport {
     /// How long the load took to reach its height, s; `null` where it began there.
     pub ramp_up_s: Option<f64>,
     /// On which way: `linear` or `exponential`.
-    pub ramp_shape: Option<&'static str>,
+    pub ramp_shape: Option<String>,
     /// How long requests were sent that do not count, s; `null` where it was a number of them.
     pub warm_up_s: Option<f64>,
     /// How many requests were sent that do not count, one a turn.
@@ -228,24 +278,24 @@ pub struct PlanReport {
 }
 
 /// What a search found, and how.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SearchReport {
     /// `max-goodput` or `sweep`.
-    pub kind: &'static str,
+    pub kind: String,
     /// The highest rate at which every objective held, requests/s; 0 where none did, `null` where that is
     /// not known.
     pub max_goodput_per_s: Option<f64>,
     /// The lowest rate above it at which one did not; `null` where all held.
     pub failed_from_per_s: Option<f64>,
     /// Of a sweep: the rates between which the server stops keeping up, requests/s.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub knee_per_s: Option<[Option<f64>; 2]>,
     /// In the order in which they were made. Each has a result of its own.
     pub steps: Vec<StepReport>,
 }
 
 /// A step of a search.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct StepReport {
     /// Its load, as in a case's name.
     pub load: String,
@@ -276,12 +326,12 @@ pub struct StepReport {
 }
 
 /// An objective and what the case made of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SloReport {
     /// As it can be written.
     pub slo: String,
     /// `met`, `missed` or `unknown`.
-    pub finding: &'static str,
+    pub finding: String,
     /// ms for a latency. `null` where it is not known or infinite; then `shown` says which.
     pub value: Option<f64>,
     /// The value with its unit.
@@ -298,17 +348,17 @@ pub struct SloReport {
     /// is settled.
     pub more_requests_needed: Option<u64>,
     /// The least requests with which it could be settled, where there were fewer.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub least_requests: Option<u64>,
     /// Between which values the truth lies; ms for a latency. `null` where requests were counted.
     pub interval: Option<[f64; 2]>,
     /// Why it is unknown.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 /// Requests that failed for one reason.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FailureReport {
     /// How many.
     pub count: u64,
@@ -317,23 +367,23 @@ pub struct FailureReport {
 }
 
 /// One latency.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LatencyReport {
     /// How many samples.
     pub count: u64,
     /// Why there are none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// `mean`, `std_dev`, `min`, `max` and percentiles by name.
     pub statistics: BTreeMap<String, Figure>,
     /// Of a pool: upper ends of the filled buckets (ms) and their counts, 3 significant digits; so
     /// that the pools of several runs can be merged.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub histogram_ms: Option<Vec<(f64, u64)>>,
 }
 
 /// One statistic.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Figure {
     /// The point estimate, ms; `null` where the sample cannot support it.
     pub estimate_ms: Option<f64>,
@@ -342,12 +392,12 @@ pub struct Figure {
     /// where it cannot be given.
     pub interval_ms: Option<[f64; 2]>,
     /// Why there is no estimate.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 /// Token counts of completed requests.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TokensReport {
     /// Longest prompt.
     pub max_input: Option<u32>,
@@ -368,7 +418,7 @@ pub struct TokensReport {
 }
 
 /// The requests that were the same turn of their conversations.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TurnReport {
     /// 1 for the first.
     pub turn: u32,
@@ -392,7 +442,7 @@ pub struct TurnReport {
 }
 
 /// A latency of one turn, ms; `null` where the sample cannot support it.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TurnFigures {
     /// The mean.
     pub mean: Option<f64>,
@@ -403,12 +453,12 @@ pub struct TurnFigures {
 }
 
 /// What it ran on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Environment {
     /// Operating system.
-    pub os: &'static str,
+    pub os: String,
     /// Processor architecture.
-    pub arch: &'static str,
+    pub arch: String,
     /// Processors that this process may use.
     pub cpus: Option<usize>,
     /// What the processor calls itself; `null` where the system does not say.

@@ -68,7 +68,7 @@ impl Identity {
         let plan = &report.servebench.plan;
         let environment = serde_json::to_value(&report.servebench.environment).unwrap_or_default();
         Self {
-            work: work(&report.model_id, plan.protocol, &plan.load, &plan.workload_hash),
+            work: work(&report.model_id, &plan.protocol, &plan.load, &plan.workload_hash),
             environment: environment.as_object().cloned().unwrap_or_default().into_iter().collect(),
         }
     }

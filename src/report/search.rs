@@ -52,7 +52,7 @@ impl Report {
         let of_steps = steps.iter().map(|(per_s, step)| StepReport::new(*per_s, step));
         let servebench = &mut report.servebench;
         servebench.search = Some(SearchReport {
-            kind: kind.name(),
+            kind: kind.name().to_owned(),
             max_goodput_per_s: value,
             failed_from_per_s: goodput.high_per_s,
             knee_per_s: knee.map(|knee| [knee.low_per_s, knee.high_per_s]),
@@ -62,7 +62,7 @@ impl Report {
         servebench.step_of = None;
         servebench.plan.load = case.load.to_string();
         servebench.plan.seed = case.seed;
-        servebench.scalars.insert(Scalar::MaxGoodput.name(), value);
+        servebench.scalars.insert(Scalar::MaxGoodput.name().to_owned(), value);
         if kind == load::Search::Sweep && at_answer.is_none() {
             // Nothing is asked of the step that it shows.
             servebench.slos.clear();
@@ -110,7 +110,6 @@ impl Report {
 impl StepReport {
     fn new(rate_per_s: Option<f64>, step: &Report) -> Self {
         let servebench = &step.servebench;
-        let flat = |name: &str| step.latencies.get(name).copied().flatten();
         let missed = servebench.slos.iter().filter(|slo| slo.finding != "met");
         let missed = missed.map(|slo| match &slo.reason {
             Some(reason) => format!("{}: {reason}", slo.slo),
@@ -126,10 +125,10 @@ impl StepReport {
             request_throughput: step.request_throughput,
             output_throughput: step.output_throughput,
             server_kept_up_ratio: servebench.client.server_kept_up_ratio,
-            ttft_ms_p50: flat("median_ttft_ms"),
-            ttft_ms_p99: flat("p99_ttft_ms"),
-            tpot_ms_mean: flat("mean_tpot_ms"),
-            e2e_ms_p50: flat("median_e2el_ms"),
+            ttft_ms_p50: step.median_ttft_ms,
+            ttft_ms_p99: step.p99_ttft_ms,
+            tpot_ms_mean: step.mean_tpot_ms,
+            e2e_ms_p50: step.median_e2el_ms,
         }
     }
 }
