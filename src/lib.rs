@@ -134,6 +134,7 @@ pub mod search;
 pub mod series;
 pub mod summary;
 
+pub mod charts;
 pub mod compare;
 mod evidence;
 pub mod turns;

@@ -63,7 +63,6 @@ pub struct SelfCheck {
     /// 99th percentile.
     pub chunk_gap_error_ms_p99: f64,
     /// Whether it was made earlier, for another case of a like load on this machine.
-    #[serde(skip_deserializing)]
     pub from_cache: bool,
 }
 

@@ -491,16 +491,8 @@ fn mean_in_flight(flights: &[Span], window: Span) -> f64 {
 
 /// The request's tokens that arrived in the window.
 fn tokens_within((view, tokens): View<'_>, window: Span) -> f64 {
-    let chunks = &view.record().stream.chunks;
-    let within = || chunks.iter().filter(|chunk| window.holds(chunk.at));
-    let sum: Option<u64> = chunks.iter().map(|chunk| chunk.tokens.map(u64::from)).sum();
-    let share = match sum.filter(|sum| 0 < *sum) {
-        Some(sum) => {
-            within().filter_map(|chunk| chunk.tokens).map(f64::from).sum::<f64>() / sum as f64
-        }
-        None => within().count() as f64 / chunks.len() as f64,
-    };
-    f64::from(tokens.output.best().unwrap_or(0)) * share
+    let arrivals = tokens.arrivals(view.record());
+    arrivals.filter(|(at, _)| window.holds(*at)).map(|(_, tokens)| tokens).sum()
 }
 
 /// 0 where there is no value.

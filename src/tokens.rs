@@ -1,5 +1,7 @@
 //! How many tokens a request had, by the server's word and by the tokenizer's. Pure.
 
+use std::time::Duration;
+
 use crate::record::RequestRecord;
 use crate::tokenizer::Tokenizer;
 use crate::workload::PromptRequest;
@@ -31,6 +33,24 @@ pub struct RequestTokens {
     pub asked: u32,
     /// Prompt tokens that the server answered from a prefix cache, where it says so.
     pub cached: Option<u32>,
+}
+
+impl RequestTokens {
+    /// When how many tokens of the answer arrived. They are spread evenly over the chunks where the server
+    /// does not count those of each.
+    pub fn arrivals(self, record: &RequestRecord) -> impl Iterator<Item = (Duration, f64)> {
+        let chunks = &record.stream.chunks;
+        let total = f64::from(self.output.best().unwrap_or(0));
+        let counted: Option<u64> = chunks.iter().map(|chunk| chunk.tokens.map(u64::from)).sum();
+        let counted = counted.filter(|counted| 0 < *counted);
+        chunks.iter().map(move |chunk| {
+            let share = match (counted, chunk.tokens) {
+                (Some(counted), Some(tokens)) => f64::from(tokens) / counted as f64,
+                _ => 1.0 / chunks.len() as f64,
+            };
+            (chunk.at, total * share)
+        })
+    }
 }
 
 /// Counts the tokens of the last of `turns`, the turns of `request` until then.

@@ -340,9 +340,11 @@ impl Runner {
         self.interrupt.busy.store(false, Ordering::SeqCst);
         let report = report.map_err(|error| failed(&job.case, &format!("{error:#}")))?;
         let report = self.compare(&job.case, report)?;
-        if self.mode == Mode::Bench {
-            self.keep(&report).map_err(|error| failed(&job.case, &format!("{error:#}")))?;
-        }
+        let report = match self.mode {
+            Mode::Bench => self.keep(report),
+            Mode::List | Mode::Test => Ok(report),
+        };
+        let report = report.map_err(|error| failed(&job.case, &format!("{error:#}")))?;
         self.conclude(&job.case, &report)
     }
 
@@ -400,28 +402,29 @@ impl Runner {
         }
     }
 
-    /// Saves and prints a result.
-    fn keep(&self, report: &Report) -> anyhow::Result<()> {
+    /// Saves and prints a result, and gives back what is still of use.
+    fn keep(&self, report: Report) -> anyhow::Result<Report> {
         let name = self.result_filename.as_deref();
         for step in &report.steps {
             step.save(&self.results, None, &ZonedDateTime::now())?;
         }
         let path = report.save(&self.results, name, &ZonedDateTime::now())?;
-        self.baseline.keep(report)?;
-        self.github.note(report);
+        let report = report.without_details();
+        self.baseline.keep(&report)?;
+        self.github.note(&report);
         match self.format {
-            Format::Pretty => print(&table::render(report))?,
+            Format::Pretty => print(&table::render(&report))?,
             // Other formats are for programs, which want nothing else on stdout.
-            Format::Terse | Format::Json => say(table::render(report).trim_end()),
+            Format::Terse | Format::Json => say(table::render(&report).trim_end()),
         }
         say(&format!("saved {}", path.display()));
-        Ok(())
+        Ok(report)
     }
 
     /// Ends an interrupted run with what was measured.
     fn leave(&self, report: anyhow::Result<Report>) -> ! {
         if self.mode == Mode::Bench
-            && let Err(error) = report.and_then(|report| self.keep(&report))
+            && let Err(error) = report.and_then(|report| self.keep(report))
         {
             say(&format!("error: {error:#}"));
         }

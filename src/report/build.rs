@@ -9,6 +9,7 @@ use super::{
     Details, Environment, FailureReport, Figure, LatencyReport, PlanReport, Report, RequestRate,
     SCHEMA_VERSION, Servebench, SloReport, TokensReport, TurnFigures, TurnReport,
 };
+use crate::charts::{self, GapHeat, Waterfall};
 use crate::compare::{Comparison, Trial};
 use crate::evidence::Certainty;
 use crate::metric::{Latency, Scalar, Statistic};
@@ -16,6 +17,7 @@ use crate::plan::Case;
 use crate::record::{Outcome, RequestRecord};
 use crate::samples::Samples;
 use crate::self_check::SelfCheck;
+use crate::series::Series;
 use crate::steady::SteadyState;
 use crate::summary::{Counted, Summary, too_few};
 use crate::turns::{Turn, Turns};
@@ -161,10 +163,14 @@ impl Report {
                 turns: measured
                     .turns
                     .map(|turns| turns.turns.iter().map(TurnReport::new).collect()),
+                timeline: charts::timeline(requests),
+                waterfall: Waterfall::new(requests),
+                chunk_gap_heat: GapHeat::new(requests),
                 client: measured.validity,
                 self_check_reason: measured.self_check.as_ref().err().cloned(),
                 self_check: measured.self_check.ok(),
                 warnings,
+                metadata: metadata.iter().cloned().collect(),
                 environment: Environment::detect(),
             },
             metadata: BTreeMap::new(),
@@ -179,11 +185,23 @@ impl Report {
     /// The result without what only a reader of this one run needs.
     #[must_use]
     pub fn for_history(&self) -> Self {
-        let mut line = self.clone();
-        line.details = None;
-        line.steps = Vec::new();
-        line.servebench.latencies.values_mut().for_each(|latency| latency.histogram_ms = None);
+        let mut line = self.clone().without_details();
+        let own = &mut line.servebench;
+        own.timeline = Series::default();
+        own.waterfall = Waterfall::default();
+        own.chunk_gap_heat = None;
+        for latency in own.latencies.values_mut() {
+            latency.curve_ms = Vec::new();
+            latency.bars = None;
+            latency.histogram_ms = None;
+        }
         line
+    }
+
+    /// The result without its entries per request and its steps: as small for a long run as for a short one.
+    #[must_use]
+    pub fn without_details(self) -> Self {
+        Self { details: None, steps: Vec::new(), ..self }
     }
 
     /// The result of a case that was compared with a baseline.
@@ -259,6 +277,8 @@ impl LatencyReport {
                     count: 0,
                     reason: Some(reason.clone()),
                     statistics: BTreeMap::new(),
+                    curve_ms: Vec::new(),
+                    bars: None,
                     histogram_ms: None,
                 };
             }
@@ -271,6 +291,8 @@ impl LatencyReport {
             statistics: statistics
                 .map(|statistic| (statistic.to_string(), Figure::new(samples, statistic, trials)))
                 .collect(),
+            curve_ms: charts::curve(samples),
+            bars: charts::bars(samples),
             histogram_ms: match samples {
                 Samples::Exact(_) => None,
                 Samples::Pool(pool) => Some(pool.buckets().collect()),

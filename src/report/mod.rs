@@ -6,18 +6,23 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::charts::{Bars, GapHeat, Waterfall};
 use crate::compare::{Change, Comparison, Trial};
 use crate::self_check::SelfCheck;
+use crate::series::Series;
 use crate::steady::SteadyState;
 use crate::validity::Validity;
 use crate::verdict::Verdict;
 
 mod build;
+mod read;
 mod save;
 pub mod saved;
+mod schema;
 mod search;
 
 pub use build::Measured;
+pub use schema::schema;
 pub use search::Answer;
 
 /// Raised when a field under `servebench` changes its meaning or goes.
@@ -109,7 +114,8 @@ pub struct Report {
     pub gpu_utilization: Option<f64>,
     /// Everything that the two scripts do not have.
     pub servebench: Servebench,
-    /// What the user added with `--metadata`.
+    /// What the user added with `--metadata`; once more under `servebench`, where it cannot be taken for
+    /// another field.
     #[serde(flatten, skip_deserializing)]
     pub metadata: BTreeMap<String, String>,
     /// The results of the steps of a search, or of what it was compared with: documents of their own.
@@ -220,6 +226,13 @@ pub struct Servebench {
     /// Turns that were not sent, because one before them failed or there was no more time. No failures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns_not_sent: Option<u64>,
+    /// What went on at a time: `in_flight`, `output_tokens_per_s`, `sent_per_s`, `completed_per_s`,
+    /// `failed_per_s` and `ttft_ms_p50`.
+    pub timeline: Series,
+    /// Single requests over time, at most a thousand of them.
+    pub waterfall: Waterfall,
+    /// The chunk gaps over time; `null` where there are none.
+    pub chunk_gap_heat: Option<GapHeat>,
     /// What is known about the measurement itself.
     pub client: Validity,
     /// What the client adds to latencies on this machine at this load; `null` where it was not checked.
@@ -229,6 +242,9 @@ pub struct Servebench {
     pub self_check_reason: Option<String>,
     /// What a reader of the numbers should know.
     pub warnings: Vec<String>,
+    /// What the user added.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
     /// What it ran on.
     pub environment: Environment,
 }
@@ -376,6 +392,12 @@ pub struct LatencyReport {
     pub reason: Option<String>,
     /// `mean`, `std_dev`, `min`, `max` and percentiles by name.
     pub statistics: BTreeMap<String, Figure>,
+    /// The quantiles at every half percent from the smallest sample to the largest, ms.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve_ms: Vec<f64>,
+    /// A histogram of samples that are of a request each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bars: Option<Bars>,
     /// Of a pool: upper ends of the filled buckets (ms) and their counts, 3 significant digits; so
     /// that the pools of several runs can be merged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
