@@ -14,14 +14,6 @@ use crate::statistics::percentile_limit::Quantile;
 use crate::statistics::{Better, Confidence, Effect, Outcome, Relevance};
 use crate::summary::{Summary, too_few};
 
-/// The statistics by which trials are compared.
-const COMPARED: [Statistic; 5] = [
-    Statistic::Mean,
-    Statistic::Percentile(50.0),
-    Statistic::Percentile(90.0),
-    Statistic::Percentile(95.0),
-    Statistic::Percentile(99.0),
-];
 /// A difference below this matters to nobody, ms: of a latency of requests, and of one of tokens.
 const FLOOR_MS: f64 = 1.0;
 const TOKEN_FLOOR_MS: f64 = 0.2;
@@ -49,7 +41,7 @@ impl Trial {
         let mut metrics = BTreeMap::new();
         for (latency, samples) in &summary.latencies {
             let Ok(samples) = samples else { continue };
-            for statistic in COMPARED {
+            for statistic in Statistic::COMPARED {
                 if too_few(statistic, samples.count()).is_none()
                     && let Some(value) = samples.statistic(statistic)
                 {
@@ -160,7 +152,9 @@ impl Comparable {
 /// below its floor.
 fn floor(quantity: Quantity) -> u64 {
     match quantity {
-        Quantity::Latency(Latency::Itl | Latency::ChunkGap, _) | Quantity::Scalar(_) => 1,
+        Quantity::Latency(Latency::Itl | Latency::ChunkGap, _)
+        | Quantity::Scalar(_)
+        | Quantity::Gauge(..) => 1,
         Quantity::Latency(_, Statistic::Percentile(percent)) => Quantile::new(percent / 100.0)
             .map_or(u64::MAX, |quantile| quantile.floor(Confidence::DEFAULT)),
         Quantity::Latency(..) => 1,
@@ -181,7 +175,7 @@ fn relevance(gate: &Gate, quantity: Quantity) -> Relevance {
     let floor = match quantity {
         Quantity::Latency(Latency::Tpot | Latency::Itl | Latency::ChunkGap, _) => TOKEN_FLOOR_MS,
         Quantity::Latency(..) => FLOOR_MS,
-        Quantity::Scalar(_) => 0.0,
+        Quantity::Scalar(_) | Quantity::Gauge(..) => 0.0,
     };
     Relevance { better, min_effect: gate.min_effect_of(quantity), floor }
 }
@@ -385,6 +379,6 @@ fn kind_of(quantity: Quantity) -> baseline::Kind {
             baseline::Kind::Tail
         }
         Quantity::Latency(_, Statistic::Max) => baseline::Kind::Tail,
-        Quantity::Latency(..) | Quantity::Scalar(_) => baseline::Kind::Center,
+        Quantity::Latency(..) | Quantity::Scalar(_) | Quantity::Gauge(..) => baseline::Kind::Center,
     }
 }

@@ -101,6 +101,9 @@ impl<'a> Requests<'a> {
             }
             // The highest rate of a search has an interval of its own.
             (Quantity::Scalar(Scalar::MaxGoodput), _) => Judged::SURE,
+            // What was read is what was, and no sample of requests.
+            (Quantity::Gauge(..), _) => Judged::SURE,
+            (Quantity::Scalar(scalar), _) if scalar.is_read() => Judged::SURE,
             (quantity, _) => {
                 let confidence = match looks {
                     Looks::One => confidence,
@@ -241,6 +244,7 @@ impl<'a> Requests<'a> {
                     .collect();
                 interval::of_trials(&each?, Scale::Log, confidence)
             }
+            Quantity::Gauge(..) => None,
             // Of pools, and of means: each part left out once.
             Quantity::Latency(latency, statistic) => {
                 let of_parts: Vec<Summary> =

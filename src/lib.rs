@@ -131,7 +131,11 @@ pub mod statistics;
 
 pub mod samples;
 pub mod search;
+
 pub mod series;
+
+pub mod telemetry;
+
 pub mod summary;
 
 pub mod charts;

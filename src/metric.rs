@@ -90,11 +90,21 @@ pub enum Scalar {
     /// The highest rate, requests per second, at which the other objectives hold; what the loads
     /// `max-goodput` and `sweep` find.
     MaxGoodput,
+    /// The most memory that was in use of a GPU at a time, MiB.
+    GpuMemoryPeak,
+    /// Energy of the GPUs per generated token of completed requests, J.
+    EnergyPerOutputToken,
+    /// Generated tokens of completed requests per joule of the GPUs: tokens/s per watt.
+    OutputTokensPerJoule,
+    /// Share of the readings in which a GPU was held back by heat or power.
+    GpuThrottledRatio,
+    /// How often the server put a request back because its cache was full.
+    Preemptions,
 }
 
 impl Scalar {
     /// Every scalar, in the order of the report.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::RequestThroughput,
         Self::InputThroughput,
         Self::OutputThroughput,
@@ -103,6 +113,11 @@ impl Scalar {
         Self::GoodputRatio,
         Self::ErrorRatio,
         Self::MaxGoodput,
+        Self::GpuMemoryPeak,
+        Self::EnergyPerOutputToken,
+        Self::OutputTokensPerJoule,
+        Self::GpuThrottledRatio,
+        Self::Preemptions,
     ];
 
     /// The name in configs, results and tables.
@@ -116,6 +131,11 @@ impl Scalar {
             Self::GoodputRatio => "goodput_ratio",
             Self::ErrorRatio => "error_ratio",
             Self::MaxGoodput => "max_goodput",
+            Self::GpuMemoryPeak => "gpu_memory_peak_mib",
+            Self::EnergyPerOutputToken => "energy_per_output_token",
+            Self::OutputTokensPerJoule => "output_tokens_per_joule",
+            Self::GpuThrottledRatio => "gpu_throttled_ratio",
+            Self::Preemptions => "preemptions",
         }
     }
 
@@ -124,8 +144,146 @@ impl Scalar {
         match self {
             Self::RequestThroughput | Self::Goodput | Self::MaxGoodput => "req/s",
             Self::InputThroughput | Self::OutputThroughput | Self::TotalTokenThroughput => "tok/s",
-            Self::GoodputRatio | Self::ErrorRatio => "",
+            Self::GpuMemoryPeak => "MiB",
+            Self::EnergyPerOutputToken => "J/tok",
+            Self::OutputTokensPerJoule => "tok/J",
+            Self::GoodputRatio | Self::ErrorRatio | Self::GpuThrottledRatio | Self::Preemptions => {
+                ""
+            }
         }
+    }
+
+    /// Whether it is a share, from 0 to 1.
+    pub fn is_ratio(self) -> bool {
+        matches!(self, Self::GoodputRatio | Self::ErrorRatio | Self::GpuThrottledRatio)
+    }
+
+    /// Whether it comes of what was read of GPUs and the server while the case ran, and not of its requests.
+    pub fn is_read(self) -> bool {
+        matches!(
+            self,
+            Self::GpuMemoryPeak
+                | Self::EnergyPerOutputToken
+                | Self::OutputTokensPerJoule
+                | Self::GpuThrottledRatio
+                | Self::Preemptions
+        )
+    }
+}
+
+/// What is read again and again while a case runs: many numbers per case, none of them of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Gauge {
+    /// Share of the time in which a GPU did something, %.
+    GpuUtilization,
+    /// Memory of a GPU in use, MiB.
+    GpuMemoryUsed,
+    /// Power that a GPU draws, W.
+    GpuPower,
+    /// Temperature of a GPU, °C.
+    GpuTemperature,
+    /// Clock of a GPU's processors, MHz.
+    GpuSmClock,
+    /// Requests in the server's batch.
+    RequestsRunning,
+    /// Requests in the server's queue.
+    RequestsWaiting,
+    /// Share of the server's KV cache in use.
+    KvCacheUsage,
+    /// Share of the prompt tokens that the server's prefix cache had.
+    PrefixCacheHitRatio,
+    /// Share of the client machine's processors in use.
+    HostCpuShare,
+}
+
+/// What a gauge is read of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Watched {
+    /// Its GPUs.
+    Gpu,
+    /// What it says of itself.
+    Server,
+    /// The machine that this client runs on.
+    Host,
+}
+
+impl Watched {
+    /// The name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gpu => "gpu",
+            Self::Server => "server",
+            Self::Host => "host",
+        }
+    }
+}
+
+impl Gauge {
+    /// Every gauge.
+    pub const ALL: [Self; 10] = [
+        Self::GpuUtilization,
+        Self::GpuMemoryUsed,
+        Self::GpuPower,
+        Self::GpuTemperature,
+        Self::GpuSmClock,
+        Self::RequestsRunning,
+        Self::RequestsWaiting,
+        Self::KvCacheUsage,
+        Self::PrefixCacheHitRatio,
+        Self::HostCpuShare,
+    ];
+
+    /// The name in configs and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GpuUtilization => "gpu_utilization",
+            Self::GpuMemoryUsed => "gpu_memory_used_mib",
+            Self::GpuPower => "gpu_power_w",
+            Self::GpuTemperature => "gpu_temperature_c",
+            Self::GpuSmClock => "gpu_sm_clock_mhz",
+            Self::RequestsRunning => "requests_running",
+            Self::RequestsWaiting => "requests_waiting",
+            Self::KvCacheUsage => "kv_cache_usage",
+            Self::PrefixCacheHitRatio => "prefix_cache_hit_ratio",
+            Self::HostCpuShare => "host_cpu_share",
+        }
+    }
+
+    /// What it is read of, and the name of its readings there.
+    pub fn column(self) -> (Watched, &'static str) {
+        match self {
+            Self::GpuUtilization => (Watched::Gpu, "utilization_percent"),
+            Self::GpuMemoryUsed => (Watched::Gpu, "memory_used_mib"),
+            Self::GpuPower => (Watched::Gpu, "power_w"),
+            Self::GpuTemperature => (Watched::Gpu, "temperature_c"),
+            Self::GpuSmClock => (Watched::Gpu, "sm_clock_mhz"),
+            Self::RequestsRunning => (Watched::Server, "requests_running"),
+            Self::RequestsWaiting => (Watched::Server, "requests_waiting"),
+            Self::KvCacheUsage => (Watched::Server, "kv_cache_usage"),
+            Self::PrefixCacheHitRatio => (Watched::Server, "prefix_cache_hit_ratio"),
+            Self::HostCpuShare => (Watched::Host, "cpu_share"),
+        }
+    }
+
+    /// The unit shown behind the number; empty for a number of requests and a share.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::GpuUtilization => "%",
+            Self::GpuMemoryUsed => "MiB",
+            Self::GpuPower => "W",
+            Self::GpuTemperature => "°C",
+            Self::GpuSmClock => "MHz",
+            Self::RequestsRunning
+            | Self::RequestsWaiting
+            | Self::KvCacheUsage
+            | Self::PrefixCacheHitRatio
+            | Self::HostCpuShare => "",
+        }
+    }
+
+    /// Whether it is a share, from 0 to 1.
+    pub fn is_ratio(self) -> bool {
+        matches!(self, Self::KvCacheUsage | Self::PrefixCacheHitRatio | Self::HostCpuShare)
     }
 }
 
@@ -145,6 +303,15 @@ pub enum Statistic {
 }
 
 impl Statistic {
+    /// Those that are kept of each trial, by which trials are compared.
+    pub const COMPARED: [Self; 5] = [
+        Self::Mean,
+        Self::Percentile(50.0),
+        Self::Percentile(90.0),
+        Self::Percentile(95.0),
+        Self::Percentile(99.0),
+    ];
+
     /// How many samples it takes to say anything about it: a percentile needs one in its tail.
     pub fn min_samples(self) -> u64 {
         match self {
@@ -202,19 +369,43 @@ impl FromStr for Statistic {
     }
 }
 
-/// What a limit can be put on: a statistic of a latency, or a scalar.
+/// What a limit can be put on: a statistic of a latency, a scalar, or a statistic of what was read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Quantity {
     /// For example `ttft.p99`.
     Latency(Latency, Statistic),
     /// For example `output_throughput`.
     Scalar(Scalar),
+    /// For example `kv_cache_usage.max`; the mean where no statistic is written.
+    Gauge(Gauge, Statistic),
 }
 
 impl Quantity {
+    /// Whether it is kept of each trial, so that trials can be compared by it.
+    pub fn is_compared(self) -> bool {
+        match self {
+            Self::Latency(_, statistic) => Statistic::COMPARED.contains(&statistic),
+            Self::Scalar(scalar) => scalar != Scalar::MaxGoodput,
+            Self::Gauge(..) => false,
+        }
+    }
+
     /// Whether less of it is better.
     pub fn is_better_lower(self) -> bool {
-        matches!(self, Self::Latency(..) | Self::Scalar(Scalar::ErrorRatio))
+        match self {
+            Self::Latency(..) => true,
+            Self::Scalar(scalar) => matches!(
+                scalar,
+                Scalar::ErrorRatio
+                    | Scalar::GpuMemoryPeak
+                    | Scalar::EnergyPerOutputToken
+                    | Scalar::GpuThrottledRatio
+                    | Scalar::Preemptions
+            ),
+            Self::Gauge(gauge, _) => {
+                !matches!(gauge, Gauge::GpuUtilization | Gauge::PrefixCacheHitRatio)
+            }
+        }
     }
 }
 
@@ -223,6 +414,7 @@ impl fmt::Display for Quantity {
         match self {
             Self::Latency(latency, statistic) => write!(f, "{}.{statistic}", latency.name()),
             Self::Scalar(scalar) => f.write_str(scalar.name()),
+            Self::Gauge(gauge, statistic) => write!(f, "{}.{statistic}", gauge.name()),
         }
     }
 }
@@ -256,7 +448,8 @@ pub enum QuantityError {
 fn known_metrics() -> String {
     let latencies = Latency::ALL.map(|latency| format!("{}.p99", latency.name()));
     let scalars = Scalar::ALL.map(|scalar| scalar.name().to_owned());
-    [&latencies[..], &scalars[..]].concat().join(", ")
+    let gauges = Gauge::ALL.map(|gauge| format!("{}.max", gauge.name()));
+    [&latencies[..], &scalars[..], &gauges[..]].concat().join(", ")
 }
 
 impl FromStr for Quantity {
@@ -269,6 +462,11 @@ impl FromStr for Quantity {
         };
         let latency = Latency::ALL.into_iter().find(|latency| latency.name() == name);
         let scalar = Scalar::ALL.into_iter().find(|scalar| scalar.name() == name);
+        let gauge = Gauge::ALL.into_iter().find(|gauge| gauge.name() == name);
+        if let Some(gauge) = gauge {
+            let statistic = statistic.map(str::parse).transpose()?;
+            return Ok(Self::Gauge(gauge, statistic.unwrap_or(Statistic::Mean)));
+        }
         let name = name.to_owned();
         match (latency, scalar, statistic) {
             (Some(latency), _, Some(statistic)) => Ok(Self::Latency(latency, statistic.parse()?)),
@@ -286,10 +484,19 @@ mod tests {
 
     #[test]
     fn a_quantity_is_printed_as_it_is_written() {
-        for text in ["ttft.p99", "tpot.mean", "chunk_gap.p99.9", "scheduled_e2e.max", "goodput"] {
+        for text in [
+            "ttft.p99",
+            "tpot.mean",
+            "chunk_gap.p99.9",
+            "scheduled_e2e.max",
+            "goodput",
+            "kv_cache_usage.max",
+        ] {
             assert_eq!(text.parse::<Quantity>().unwrap().to_string(), text);
         }
         assert_eq!("ttft.median".parse::<Quantity>().unwrap().to_string(), "ttft.p50");
+        let gauge = "gpu_utilization".parse::<Quantity>().unwrap();
+        assert_eq!(gauge.to_string(), "gpu_utilization.mean", "what no statistic is written of");
     }
 
     #[test]

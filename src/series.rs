@@ -53,11 +53,27 @@ impl Series {
         Samples::exact(self.values(column).collect()).statistic(statistic)
     }
 
-    /// The same moved by so much.
+    /// The same moved by so many seconds.
     #[must_use]
-    pub fn later(mut self, by: Duration) -> Self {
-        self.at_s.iter_mut().for_each(|at| *at += by.as_secs_f64());
+    pub fn moved(mut self, by_s: f64) -> Self {
+        self.at_s.iter_mut().for_each(|at| *at += by_s);
         self
+    }
+
+    /// The rows of a stretch of time, its ends among them.
+    #[must_use]
+    pub fn within(&self, from_s: f64, to_s: f64) -> Self {
+        let first = self.at_s.partition_point(|at| *at < from_s);
+        let last = self.at_s.partition_point(|at| *at <= to_s).max(first);
+        let cut = |column: &Vec<Option<f64>>| column[first..last].to_vec();
+        Self {
+            at_s: self.at_s[first..last].to_vec(),
+            columns: self
+                .columns
+                .iter()
+                .map(|(name, column)| (name.clone(), cut(column)))
+                .collect(),
+        }
     }
 
     /// Adds the rows of a series that follows this one.
@@ -136,11 +152,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stretch_of_time_has_its_own_rows() {
+        let part = series().within(1.0, 1.5);
+        assert_eq!(part.at_s, [1.0]);
+        assert_eq!(part.columns["b"], [Some(10.0)]);
+        assert!(series().within(7.0, 9.0).is_empty() && series().within(1.5, 1.6).is_empty());
+    }
+
+    #[test]
     fn what_follows_is_put_behind() {
         let mut both = series();
         let mut next = Series::default();
         next.push(s(0), [("c", Some(5.0))]);
-        both.append(next.later(s(9)));
+        both.append(next.moved(9.0));
         assert_eq!(both.at_s, [0.0, 1.0, 2.0, 9.0]);
         assert_eq!(both.columns["c"], [None, None, None, Some(5.0)]);
         assert_eq!(both.columns["a"].len(), 4);

@@ -101,12 +101,15 @@ impl Slo {
         match self.quantity {
             Quantity::Latency(..) if value.is_infinite() => "infinite".to_owned(),
             Quantity::Latency(..) => format!("{}ms", trim(value, 2)),
-            Quantity::Scalar(scalar) => {
-                let digits = if scalar.unit().is_empty() { 4 } else { 2 };
-                format!("{} {}", trim(value, digits), scalar.unit()).trim_end().to_owned()
-            }
+            Quantity::Scalar(scalar) => with_unit(value, scalar.unit()),
+            Quantity::Gauge(gauge, _) => with_unit(value, gauge.unit()),
         }
     }
+}
+
+fn with_unit(value: f64, unit: &str) -> String {
+    let digits = if unit.is_empty() || value < 0.1 { 4 } else { 2 };
+    format!("{} {unit}", trim(value, digits)).trim_end().to_owned()
 }
 
 /// At most so many digits behind the point, and none that say nothing.
@@ -126,7 +129,9 @@ impl fmt::Display for Slo {
             Quantity::Latency(..) => {
                 write!(f, "{quantity} {comparison} {}ms", trim(self.limit, 6))
             }
-            Quantity::Scalar(_) => write!(f, "{quantity} {comparison} {}", trim(self.limit, 6)),
+            Quantity::Scalar(_) | Quantity::Gauge(..) => {
+                write!(f, "{quantity} {comparison} {}", trim(self.limit, 6))
+            }
         }
     }
 }
@@ -171,6 +176,16 @@ fn parse_limit(quantity: Quantity, text: &str) -> Result<f64, String> {
         Ok(value) if value.is_finite() && 0.0 <= value => Ok(value),
         _ => Err(format!("the limit `{text}` is not a number of at least 0")),
     };
+    let ratio = || {
+        let ratio = match text.strip_suffix('%') {
+            Some(percent) => number(percent)? / 100.0,
+            None => number(text)?,
+        };
+        if 1.0 < ratio {
+            return Err(format!("a ratio is between 0 and 1 (or 0% and 100%), not `{text}`"));
+        }
+        Ok(ratio)
+    };
     match quantity {
         Quantity::Latency(..) => {
             let limit = parse_duration(text).map_err(|_| {
@@ -178,17 +193,10 @@ fn parse_limit(quantity: Quantity, text: &str) -> Result<f64, String> {
             })?;
             Ok(limit.as_secs_f64() * 1e3)
         }
-        Quantity::Scalar(Scalar::GoodputRatio | Scalar::ErrorRatio) => {
-            let ratio = match text.strip_suffix('%') {
-                Some(percent) => number(percent)? / 100.0,
-                None => number(text)?,
-            };
-            if 1.0 < ratio {
-                return Err(format!("a ratio is between 0 and 1 (or 0% and 100%), not `{text}`"));
-            }
-            Ok(ratio)
-        }
+        Quantity::Scalar(scalar) if scalar.is_ratio() => ratio(),
+        Quantity::Gauge(gauge, _) if gauge.is_ratio() => ratio(),
         Quantity::Scalar(scalar) => number(text.strip_suffix(scalar.unit()).unwrap_or(text)),
+        Quantity::Gauge(gauge, _) => number(text.strip_suffix(gauge.unit()).unwrap_or(text)),
     }
 }
 
@@ -217,6 +225,10 @@ mod tests {
             ("goodput_ratio > 0.95", "goodput_ratio > 0.95", 0.95),
             ("goodput_ratio >= 95%", "goodput_ratio >= 0.95", 0.95),
             ("error_ratio == 0", "error_ratio == 0", 0.0),
+            ("gpu_utilization > 80%", "gpu_utilization.mean > 80", 80.0),
+            ("gpu_memory_peak_mib < 38000", "gpu_memory_peak_mib < 38000", 38000.0),
+            ("kv_cache_usage.max < 95%", "kv_cache_usage.max < 0.95", 0.95),
+            ("energy_per_output_token < 0.5", "energy_per_output_token < 0.5", 0.5),
             ("e2e.max <= 1.5s", "e2e.max <= 1500ms", 1500.0),
             ("chunk_gap.p99.9 < 200us", "chunk_gap.p99.9 < 0.2ms", 0.2),
         ] {

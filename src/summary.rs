@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::duration::as_ms;
-use crate::metric::{Latency, Quantity, Scalar, Statistic};
+use crate::metric::{Gauge, Latency, Quantity, Scalar, Statistic};
 use crate::record::{Completed, Failure, Outcome, RequestRecord};
 use crate::samples::{Pool, Samples};
 use crate::slo::Goodput;
+use crate::telemetry::Telemetry;
 use crate::tokens::RequestTokens;
 
 /// A record with its token counts.
@@ -37,6 +38,10 @@ pub struct Summary {
     pub latencies: BTreeMap<Latency, Result<Samples, String>>,
     /// Each scalar that is known.
     pub scalars: BTreeMap<Scalar, f64>,
+    /// What was read again and again while the case ran, or why it was not.
+    pub gauges: BTreeMap<Gauge, Result<Samples, String>>,
+    /// Why scalars that are read are not known.
+    pub unread: BTreeMap<Scalar, String>,
     /// What a reader of the numbers should know.
     pub warnings: Vec<String>,
 }
@@ -100,8 +105,23 @@ impl Summary {
             tokens,
             latencies: latencies(requests, &completed, tokens),
             scalars: scalars(requests.len(), completed.len(), tokens, good, span),
+            gauges: BTreeMap::new(),
+            unread: BTreeMap::new(),
             warnings,
         }
+    }
+
+    /// The same with what was read while the requests ran.
+    #[must_use]
+    pub fn with(mut self, telemetry: &Telemetry) -> Self {
+        for scalar in Scalar::ALL.into_iter().filter(|scalar| scalar.is_read()) {
+            match telemetry.scalar(scalar, self.tokens.output) {
+                Ok(value) => drop(self.scalars.insert(scalar, value)),
+                Err(reason) => drop(self.unread.insert(scalar, reason)),
+            }
+        }
+        self.gauges = Gauge::ALL.map(|gauge| (gauge, telemetry.gauge(gauge))).into();
+        self
     }
 
     /// Requests that did not complete.
@@ -115,6 +135,9 @@ impl Summary {
     pub fn quantity(&self, quantity: Quantity) -> Option<f64> {
         match quantity {
             Quantity::Scalar(scalar) => self.scalars.get(&scalar).copied(),
+            Quantity::Gauge(gauge, statistic) => {
+                self.gauges.get(&gauge)?.as_ref().ok()?.statistic(statistic)
+            }
             Quantity::Latency(latency, statistic) => {
                 let empty = Samples::exact(Vec::new());
                 let samples = match self.latencies.get(&latency)? {
@@ -154,7 +177,14 @@ impl Summary {
             ) if 0 < self.completed => {
                 "the server counts no tokens, and there is no tokenizer to count them".to_owned()
             }
-            Quantity::Scalar(_) => "nothing was measured".to_owned(),
+            Quantity::Gauge(gauge, _) => match self.gauges.get(&gauge) {
+                Some(Err(reason)) => reason.clone(),
+                _ => "nothing was read".to_owned(),
+            },
+            Quantity::Scalar(scalar) => match self.unread.get(&scalar) {
+                Some(reason) => reason.clone(),
+                None => "nothing was measured".to_owned(),
+            },
         }
     }
 

@@ -31,6 +31,7 @@ use crate::steady::SteadyState;
 use crate::stop::Stop;
 use crate::strain::Strain;
 use crate::summary::{Counted, Summary};
+use crate::telemetry::Telemetry;
 use crate::tokenizer::Tokenizer;
 use crate::tokens;
 use crate::trial::{self, Manners};
@@ -359,7 +360,25 @@ struct Trials {
     runs: Vec<TrialRun>,
     /// What is compared of them.
     compared: Vec<Trial>,
+    /// What was read while they ran.
+    telemetry: Telemetry,
+    /// What of it was read while the requests ran that count.
+    counted_telemetry: Telemetry,
     end: Duration,
+}
+
+/// The time in which requests ran that count.
+struct Counting {
+    from_s: f64,
+    to_s: f64,
+}
+
+impl Counting {
+    fn of(requests: &[Counted]) -> Self {
+        let sent = requests.iter().map(|(record, _)| record.sent).min().unwrap_or_default();
+        let ended = requests.iter().map(|(record, _)| record.ended).max().unwrap_or_default();
+        Self { from_s: sent.as_secs_f64(), to_s: ended.as_secs_f64() }
+    }
 }
 
 /// What came of a trial.
@@ -399,10 +418,20 @@ impl Trials {
         let requests = counted(measured, prepared, case.backend.protocol.is_chat())?;
         // The case's own server would be in the way of the next one.
         drop(server);
-        let summary = Summary::new(&requests, case.goodput);
+        let counted = Counting::of(&requests);
+        let telemetry = Telemetry::default();
+        let counted_telemetry = telemetry.within(counted.from_s, counted.to_s);
+        let summary = Summary::new(&requests, case.goodput).with(&counted_telemetry);
         self.compared.push(Trial::new(case.seed, requests.len(), &summary));
         let workload = Arc::clone(&prepared.workload);
-        let requests = self.append(requests);
+        let (requests, by_s) = self.append(requests);
+        let telemetry = match self.runs.as_slice() {
+            [] => telemetry,
+            // What was read before its first request belongs to the trial before.
+            _ => telemetry.within(counted.from_s, f64::INFINITY),
+        };
+        self.telemetry.append(telemetry.moved(by_s));
+        self.counted_telemetry.append(counted_telemetry.moved(by_s));
         self.runs.push(TrialRun {
             requests,
             summary,
@@ -416,8 +445,9 @@ impl Trials {
         Ok(())
     }
 
-    /// Adds the requests of a trial behind those of the trials before.
-    fn append(&mut self, requests: Vec<Counted>) -> Range<usize> {
+    /// Adds the requests of a trial behind those of the trials before: which they are then, and how much
+    /// later.
+    fn append(&mut self, requests: Vec<Counted>) -> (Range<usize>, f64) {
         let begin = self.requests.len();
         let first = requests.iter().map(|(record, _)| record.sent).min().unwrap_or_default();
         let last = requests.iter().map(|(record, _)| record.ended).max().unwrap_or_default();
@@ -425,7 +455,7 @@ impl Trials {
         let later = |(record, tokens): Counted| (record.later(by), tokens);
         self.requests.extend(requests.into_iter().map(later));
         self.end = last + by;
-        begin..self.requests.len()
+        (begin..self.requests.len(), by.as_secs_f64())
     }
 
     fn of(&self, run: &TrialRun) -> &[Counted] {
@@ -436,7 +466,7 @@ impl Trials {
     fn summary(&self, case: &Case) -> Summary {
         match self.runs.as_slice() {
             [one] => one.summary.clone(),
-            _ => Summary::new(&self.requests, case.goodput),
+            _ => Summary::new(&self.requests, case.goodput).with(&self.counted_telemetry),
         }
     }
 
@@ -529,6 +559,8 @@ fn report(
         judgements: &judgements,
         verdict,
         validity,
+        telemetry: &trials.telemetry,
+        counted_telemetry: &trials.counted_telemetry,
         self_check: self_check.map_err(|error| format!("{error:#}")),
         warnings,
         workload: &prepared.workload,

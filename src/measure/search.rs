@@ -183,6 +183,6 @@ fn no_errors() -> Vec<Slo> {
 fn samples_for(quantity: Quantity) -> u64 {
     match quantity {
         Quantity::Latency(_, statistic) => statistic.min_samples() * 5 / 4,
-        Quantity::Scalar(_) => 0,
+        Quantity::Scalar(_) | Quantity::Gauge(..) => 0,
     }
 }

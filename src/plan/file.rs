@@ -280,7 +280,16 @@ fn gate_of(file: &ConfigFile, flags: &Flags, settings: &Settings) -> Result<Gate
     let compare = settings.compare.as_ref().map(|names| {
         let quantity = |name: &Spanned<String>| {
             let quantity = name.get_ref().parse::<Quantity>();
-            quantity.map_err(|error| file.error(name.span(), error.to_string()))
+            let quantity = quantity.map_err(|error| file.error(name.span(), error.to_string()))?;
+            if !quantity.is_compared() {
+                let message = format!(
+                    "`{quantity}` is not kept of each trial and cannot be compared: of a latency \
+                     take mean, p50, p90, p95 or p99, else a number of the whole case such as \
+                     output_throughput"
+                );
+                return Err(file.error(name.span(), message));
+            }
+            Ok(quantity)
         };
         names.iter().map(quantity).collect::<Result<Vec<_>, _>>()
     });

@@ -307,6 +307,7 @@ mod tests {
     use crate::strain::Strain;
     use crate::summary::tests::counted;
     use crate::summary::{Counted, Summary};
+    use crate::telemetry::Telemetry;
     use crate::validity::Validity;
     use crate::verdict;
     use crate::workload::Workload;
@@ -330,7 +331,10 @@ mod tests {
         let whole = 0..requests.len();
         let evidence = Requests::new(requests, vec![whole], None);
         let judgements = verdict::judge(&case.slos, &summary, &evidence, Looks::One);
+        let telemetry = Telemetry::default();
         let measured = Measured {
+            telemetry: &telemetry,
+            counted_telemetry: &telemetry,
             case: &case,
             base_url: None,
             requests,

@@ -7,7 +7,7 @@ use jiff::ZonedDateTime;
 
 use super::{
     Details, Environment, FailureReport, Figure, LatencyReport, PlanReport, Report, RequestRate,
-    SCHEMA_VERSION, Servebench, SloReport, TokensReport, TurnFigures, TurnReport,
+    SCHEMA_VERSION, Servebench, SloReport, TelemetryReport, TokensReport, TurnFigures, TurnReport,
 };
 use crate::charts::{self, GapHeat, Waterfall};
 use crate::compare::{Comparison, Trial};
@@ -20,6 +20,7 @@ use crate::self_check::SelfCheck;
 use crate::series::Series;
 use crate::steady::SteadyState;
 use crate::summary::{Counted, Summary, too_few};
+use crate::telemetry::Telemetry;
 use crate::turns::{Turn, Turns};
 use crate::validity::Validity;
 use crate::verdict::{Finding, Judgement, Verdict};
@@ -56,6 +57,10 @@ pub struct Measured<'a> {
     pub validity: Validity,
     /// What the client adds to latencies, or why that is not known.
     pub self_check: Result<SelfCheck, String>,
+    /// What was read while the requests ran.
+    pub telemetry: &'a Telemetry,
+    /// What of it was read while those ran that count.
+    pub counted_telemetry: &'a Telemetry,
     /// More to know than the summary knows.
     pub warnings: Vec<String>,
     /// What was sent.
@@ -166,6 +171,7 @@ impl Report {
                 timeline: charts::timeline(requests),
                 waterfall: Waterfall::new(requests),
                 chunk_gap_heat: GapHeat::new(requests),
+                telemetry: TelemetryReport::new(measured.telemetry, measured.counted_telemetry),
                 client: measured.validity,
                 self_check_reason: measured.self_check.as_ref().err().cloned(),
                 self_check: measured.self_check.ok(),
@@ -190,6 +196,7 @@ impl Report {
         own.timeline = Series::default();
         own.waterfall = Waterfall::default();
         own.chunk_gap_heat = None;
+        own.telemetry.sources.iter_mut().for_each(|source| source.series = Series::default());
         for latency in own.latencies.values_mut() {
             latency.curve_ms = Vec::new();
             latency.bars = None;

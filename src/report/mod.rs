@@ -20,10 +20,12 @@ mod save;
 pub mod saved;
 mod schema;
 mod search;
+mod telemetry;
 
 pub use build::Measured;
 pub use schema::schema;
 pub use search::Answer;
+pub use telemetry::{ReadFigures, SourceReport, TelemetryReport};
 
 /// Raised when a field under `servebench` changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -233,6 +235,8 @@ pub struct Servebench {
     pub waterfall: Waterfall,
     /// The chunk gaps over time; `null` where there are none.
     pub chunk_gap_heat: Option<GapHeat>,
+    /// What was read of GPUs, of the server and of this machine while the case ran.
+    pub telemetry: TelemetryReport,
     /// What is known about the measurement itself.
     pub client: Validity,
     /// What the client adds to latencies on this machine at this load; `null` where it was not checked.

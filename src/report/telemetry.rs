@@ -1,0 +1,136 @@
+//! What was read of GPUs, of the server and of this machine, in the document.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::metric::Statistic;
+use crate::series::Series;
+use crate::telemetry::{Source, Telemetry};
+
+/// The most rows of a series; of more, each is the mean of neighbours. The figures are of all of them.
+const MAX_ROWS: usize = 600;
+
+/// Everything that was read while the case ran.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct TelemetryReport {
+    /// What was read of what.
+    pub sources: Vec<SourceReport>,
+    /// Why nothing was read of a `gpu`, the `server` or the `host`.
+    pub absent: BTreeMap<String, String>,
+}
+
+/// One thing that was watched.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SourceReport {
+    /// Short and unique in a case: `gpu0`, `server`, `host`.
+    pub source: String,
+    /// `gpu`, `server` or `host`.
+    pub kind: String,
+    /// What it calls itself.
+    pub what: String,
+    /// Whether it did the work of the case, so that it counts in the case's own figures.
+    pub counts: bool,
+    /// Of the requests that count, by the name of the readings, which carries the unit.
+    pub figures: BTreeMap<String, ReadFigures>,
+    /// Why there are no readings of something.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<String, String>,
+    /// The readings, at most 600 rows.
+    pub series: Series,
+}
+
+/// Statistics of readings.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReadFigures {
+    /// How many there are.
+    pub count: usize,
+    /// The mean.
+    pub mean: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+    /// The last one.
+    pub last: f64,
+}
+
+impl TelemetryReport {
+    /// That of everything that was read; the figures are of what `counted` holds.
+    pub(super) fn new(telemetry: &Telemetry, counted: &Telemetry) -> Self {
+        let sources = telemetry.sources.iter().zip(&counted.sources);
+        Self {
+            sources: sources
+                .map(|(all, counted)| SourceReport::new(all, &counted.series))
+                .collect(),
+            absent: telemetry
+                .absent
+                .iter()
+                .map(|(watched, reason)| (watched.name().to_owned(), reason.clone()))
+                .collect(),
+        }
+    }
+}
+
+impl SourceReport {
+    fn new(source: &Source, counted: &Series) -> Self {
+        let names = source.series.columns.keys();
+        let figures =
+            names.filter_map(|name| Some((name.clone(), ReadFigures::new(counted, name)?)));
+        Self {
+            source: source.name.clone(),
+            kind: source.watched.name().to_owned(),
+            what: source.what.clone(),
+            counts: source.counts,
+            figures: figures.collect(),
+            missing: source.missing.clone(),
+            series: source.series.decimated(MAX_ROWS),
+        }
+    }
+}
+
+impl ReadFigures {
+    /// `None` where nothing was read.
+    fn new(series: &Series, column: &str) -> Option<Self> {
+        let of = |statistic| series.statistic(column, statistic);
+        Some(Self {
+            count: series.values(column).count(),
+            mean: of(Statistic::Mean)?,
+            min: of(Statistic::Min)?,
+            max: of(Statistic::Max)?,
+            last: series.values(column).last()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::Watched;
+    use crate::telemetry::tests::source;
+
+    #[test]
+    fn figures_are_of_all_readings_that_count_and_the_series_is_bounded() {
+        let values: Vec<f64> = (0..6000).map(f64::from).collect();
+        let telemetry = Telemetry {
+            sources: vec![source("gpu0", Watched::Gpu, "power_w", &values)],
+            ..Telemetry::default()
+        };
+        let report = TelemetryReport::new(&telemetry, &telemetry.within(1000.0, 1002.0));
+        let gpu = &report.sources[0];
+        assert_eq!(gpu.series.at_s.len(), MAX_ROWS);
+        let figures =
+            ReadFigures { count: 3, mean: 1001.0, min: 1000.0, max: 1002.0, last: 1002.0 };
+        assert_eq!(gpu.figures["power_w"], figures);
+    }
+
+    #[test]
+    fn what_was_not_read_while_requests_counted_has_no_figures() {
+        let sources = vec![source("gpu0", Watched::Gpu, "power_w", &[1.0])];
+        let telemetry = Telemetry { sources, ..Telemetry::default() };
+        let report = TelemetryReport::new(&telemetry, &telemetry.within(5.0, 6.0));
+        assert!(report.sources[0].figures.is_empty());
+        assert_eq!(report.sources[0].series.at_s, [0.0]);
+    }
+}

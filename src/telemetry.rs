@@ -1,0 +1,224 @@
+//! What was read of GPUs, of the server and of this machine while a case ran. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::metric::{Gauge, Scalar, Statistic, Watched};
+use crate::samples::Samples;
+use crate::series::Series;
+
+/// Everything that was read.
+#[derive(Clone, Debug, Default)]
+pub struct Telemetry {
+    /// What was read of what.
+    pub sources: Vec<Source>,
+    /// Why nothing was read of the others.
+    pub absent: BTreeMap<Watched, String>,
+    /// What a reader of the numbers should know.
+    pub warnings: Vec<String>,
+}
+
+/// One thing that was watched.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Short and unique in a case: `gpu0`, `server`, `host`.
+    pub name: String,
+    /// What it is.
+    pub watched: Watched,
+    /// What it calls itself.
+    pub what: String,
+    /// The readings; times in seconds from the start of the case.
+    pub series: Series,
+    /// Whether it did the work of the case: a GPU that another process has is shown and counts for nothing.
+    pub counts: bool,
+    /// Why there are no readings of a column.
+    pub missing: BTreeMap<String, String>,
+}
+
+impl Telemetry {
+    /// The sources of a kind that count.
+    fn of(&self, watched: Watched) -> impl Iterator<Item = &Source> {
+        self.sources.iter().filter(move |source| source.watched == watched && source.counts)
+    }
+
+    /// All readings of a gauge, those of several GPUs together; or why there are none.
+    pub fn gauge(&self, gauge: Gauge) -> Result<Samples, String> {
+        let (watched, column) = gauge.column();
+        let values: Vec<f64> =
+            self.of(watched).flat_map(|source| source.series.values(column)).collect();
+        if values.is_empty() {
+            Err(self.reason(watched, column))
+        } else {
+            Ok(Samples::exact(values))
+        }
+    }
+
+    fn reason(&self, watched: Watched, column: &str) -> String {
+        let missing = self.of(watched).find_map(|source| source.missing.get(column));
+        missing.or(self.absent.get(&watched)).cloned().unwrap_or_else(|| match watched {
+            Watched::Gpu => {
+                "no GPU was watched: --collect-gpu-stats reads this machine's".to_owned()
+            }
+            Watched::Server => format!("the server's metrics hold no {column}"),
+            Watched::Host => "this machine was not watched".to_owned(),
+        })
+    }
+
+    /// The scalar, where what was read has it, for a case that generated so many tokens; or why it has not.
+    pub fn scalar(&self, scalar: Scalar, output_tokens: Option<u64>) -> Result<f64, String> {
+        let read = |watched, column: &str, of: &dyn Fn(&Series) -> Option<f64>| {
+            let values: Vec<f64> =
+                self.of(watched).filter_map(|source| of(&source.series)).collect();
+            if values.is_empty() { Err(self.reason(watched, column)) } else { Ok(values) }
+        };
+        let per_token = |energy_j: f64| match output_tokens {
+            Some(tokens) if 0 < tokens && 0.0 < energy_j => Ok(energy_j / tokens as f64),
+            _ => Err("the generated tokens, or the energy they took, are not known".to_owned()),
+        };
+        let energy = || {
+            let spent = read(Watched::Gpu, "energy_j", &|series| increase(series, "energy_j"))?;
+            per_token(spent.iter().sum())
+        };
+        match scalar {
+            Scalar::GpuMemoryPeak => {
+                let column = "memory_used_mib";
+                let peaks = read(Watched::Gpu, column, &|s| s.statistic(column, Statistic::Max))?;
+                Ok(peaks.into_iter().fold(0.0, f64::max))
+            }
+            Scalar::EnergyPerOutputToken => energy(),
+            Scalar::OutputTokensPerJoule => energy().map(|energy_j| 1.0 / energy_j),
+            Scalar::GpuThrottledRatio => {
+                let column = "throttled";
+                let shares = read(Watched::Gpu, column, &|s| s.statistic(column, Statistic::Mean))?;
+                Ok(shares.into_iter().fold(0.0, f64::max))
+            }
+            Scalar::Preemptions => {
+                let column = "preemptions";
+                let increases = read(Watched::Server, column, &|series| increase(series, column))?;
+                Ok(increases.iter().sum())
+            }
+            _ => Err("it is not read".to_owned()),
+        }
+    }
+
+    /// The same at other times, without what was read before the start of the case.
+    #[must_use]
+    pub fn moved(mut self, by_s: f64) -> Self {
+        for source in &mut self.sources {
+            source.series =
+                std::mem::take(&mut source.series).moved(by_s).within(0.0, f64::INFINITY);
+        }
+        self
+    }
+
+    /// What was read in a stretch of the case.
+    #[must_use]
+    pub fn within(&self, from_s: f64, to_s: f64) -> Self {
+        let mut part = self.clone();
+        for source in &mut part.sources {
+            source.series = source.series.within(from_s, to_s);
+        }
+        part
+    }
+
+    /// Adds what was read later.
+    pub fn append(&mut self, next: Self) {
+        for source in next.sources {
+            match self.sources.iter_mut().find(|known| known.name == source.name) {
+                Some(known) => {
+                    known.series.append(source.series);
+                    known.counts |= source.counts;
+                    known.missing.extend(source.missing);
+                }
+                None => self.sources.push(source),
+            }
+        }
+        self.absent.extend(next.absent);
+        let new = |warning: &String| !self.warnings.contains(warning);
+        let new: Vec<String> = next.warnings.into_iter().filter(new).collect();
+        self.warnings.extend(new);
+    }
+}
+
+/// By how much a column that only grows has grown; a fall, after which it counts anew, is none.
+fn increase(series: &Series, column: &str) -> Option<f64> {
+    let values: Vec<f64> = series.values(column).collect();
+    let steps = values.windows(2).map(|pair| (pair[1] - pair[0]).max(0.0));
+    (1 < values.len()).then(|| steps.sum())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A source with a reading of a column each second.
+    pub(crate) fn source(name: &str, watched: Watched, column: &str, values: &[f64]) -> Source {
+        let mut series = Series::default();
+        for (second, value) in (0..).zip(values) {
+            series.push(Duration::from_secs(second), [(column, Some(*value))]);
+        }
+        Source {
+            name: name.to_owned(),
+            watched,
+            what: name.to_owned(),
+            series,
+            counts: true,
+            missing: BTreeMap::new(),
+        }
+    }
+
+    fn of(sources: Vec<Source>) -> Telemetry {
+        Telemetry { sources, ..Telemetry::default() }
+    }
+
+    #[test]
+    fn a_gauge_is_of_all_gpus_that_count() {
+        let one = source("gpu0", Watched::Gpu, "utilization_percent", &[80.0, 90.0]);
+        let two = source("gpu1", Watched::Gpu, "utilization_percent", &[100.0]);
+        let idle = source("gpu2", Watched::Gpu, "utilization_percent", &[0.0]);
+        let telemetry = of(vec![one, two, Source { counts: false, ..idle }]);
+        let samples = telemetry.gauge(Gauge::GpuUtilization).unwrap();
+        assert_eq!(samples.statistic(Statistic::Mean), Some(90.0));
+        assert_eq!(samples.statistic(Statistic::Max), Some(100.0));
+    }
+
+    #[test]
+    fn energy_is_what_was_spent_between_the_readings() {
+        let one = source("gpu0", Watched::Gpu, "energy_j", &[5.0, 25.0, 45.0]);
+        let two = source("gpu1", Watched::Gpu, "energy_j", &[0.0, 60.0]);
+        let telemetry = of(vec![one, two]);
+        assert_eq!(telemetry.scalar(Scalar::EnergyPerOutputToken, Some(200)), Ok(0.5));
+        assert_eq!(telemetry.scalar(Scalar::OutputTokensPerJoule, Some(200)), Ok(2.0));
+        assert!(telemetry.scalar(Scalar::EnergyPerOutputToken, None).is_err());
+        let part = telemetry.within(1.0, 9.0);
+        assert_eq!(part.scalar(Scalar::EnergyPerOutputToken, Some(20)), Ok(1.0));
+    }
+
+    #[test]
+    fn a_counter_that_begins_anew_counts_on() {
+        let server = source("server", Watched::Server, "preemptions", &[7.0, 9.0, 1.0, 2.0]);
+        assert_eq!(of(vec![server]).scalar(Scalar::Preemptions, None), Ok(3.0));
+    }
+
+    #[test]
+    fn what_was_not_read_has_its_reason() {
+        let mut gpu = source("gpu0", Watched::Gpu, "power_w", &[100.0]);
+        gpu.missing.insert("temperature_c".to_owned(), "not supported".to_owned());
+        let mut telemetry = of(vec![gpu]);
+        assert_eq!(telemetry.gauge(Gauge::GpuTemperature).unwrap_err(), "not supported");
+        telemetry.absent.insert(Watched::Server, "404 Not Found".to_owned());
+        assert_eq!(telemetry.gauge(Gauge::KvCacheUsage).unwrap_err(), "404 Not Found");
+        let none = Telemetry::default().gauge(Gauge::GpuUtilization).unwrap_err();
+        assert!(none.contains("--collect-gpu-stats"), "{none}");
+    }
+
+    #[test]
+    fn what_was_read_of_a_later_trial_is_put_behind() {
+        let mut all = of(vec![source("gpu0", Watched::Gpu, "power_w", &[1.0, 2.0])]);
+        let next = of(vec![source("gpu0", Watched::Gpu, "power_w", &[0.0, 3.0, 4.0])]);
+        all.append(next.moved(-1.0).moved(2.0));
+        assert_eq!(all.sources[0].series.at_s, [0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(all.sources[0].series.values("power_w").sum::<f64>(), 10.0);
+    }
+}
