@@ -48,9 +48,9 @@ pub fn runtime(waiting: bool, live: &Arc<Live>) -> anyhow::Result<Runtime> {
     let naps = Mutex::new(Naps::new());
     let live = Arc::clone(live);
     let consider_nap = move || {
-        let live = live.snapshot();
-        let users = if waiting { Users::Waiting(live.mean_e2e) } else { Users::Absent };
-        let situation = Situation { in_flight: live.in_flight(), users };
+        let traffic = live.traffic();
+        let users = if waiting { Users::Waiting(traffic.mean_e2e) } else { Users::Absent };
+        let situation = Situation { in_flight: traffic.in_flight, users };
         lock(&naps).consider(situation);
     };
     tokio::runtime::Builder::new_current_thread()

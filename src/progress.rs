@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::clock::Clock;
 use crate::live::Live;
 
 /// How often a bar is redrawn, and a line is written.
 const BAR_PERIOD: Duration = Duration::from_millis(200);
 const LINE_PERIOD: Duration = Duration::from_secs(10);
+/// Into how many steps a bar is divided.
+const BAR_STEPS: u64 = 1000;
 
 /// Where progress goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,31 +46,27 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Shows the progress of `case`, which is to send `requests`.
-    pub fn start(style: ProgressStyleKind, case: &str, requests: usize, live: Arc<Live>) -> Self {
+    /// Shows the progress of `case`.
+    pub fn start(style: ProgressStyleKind, case: &str, live: Arc<Live>) -> Self {
         if style == ProgressStyleKind::Off {
             return Self { thread: None };
         }
         let (stop, stopped) = mpsc::channel();
         let case = case.to_owned();
         let show = move || {
-            let clock = Clock::start();
-            let bar = (style == ProgressStyleKind::Bar).then(|| bar(&case, requests as u64));
+            let bar = (style == ProgressStyleKind::Bar).then(|| bar(&case));
             let period = if bar.is_some() { BAR_PERIOD } else { LINE_PERIOD };
             // Ends when the sender goes.
             while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-                let snapshot = live.snapshot();
-                let state = snapshot.describe(clock.now());
+                let Some(snapshot) = live.snapshot() else { continue };
                 match &bar {
                     Some(bar) => {
-                        bar.set_position(snapshot.ended());
-                        bar.set_message(state);
+                        let share = snapshot.share().unwrap_or(0.0);
+                        bar.set_position((share * BAR_STEPS as f64) as u64);
+                        bar.set_message(snapshot.describe());
                     }
-                    None => {
-                        let ended = snapshot.ended();
-                        // Nobody to tell if stderr is closed.
-                        let _ = writeln!(io::stderr(), "{case}: {ended}/{requests}, {state}");
-                    }
+                    // Nobody to tell if stderr is closed.
+                    None => drop(writeln!(io::stderr(), "{case}: {}", snapshot.describe())),
                 }
             }
             if let Some(bar) = bar {
@@ -82,9 +79,9 @@ impl Progress {
     }
 }
 
-fn bar(case: &str, requests: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(requests), ProgressDrawTarget::stderr());
-    let template = "{prefix} [{bar:24}] {pos}/{len} {msg}";
+fn bar(case: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(BAR_STEPS), ProgressDrawTarget::stderr());
+    let template = "{prefix} [{bar:16}] {wide_msg}";
     let style = ProgressStyle::with_template(template).expect("the template is a constant");
     bar.with_style(style.progress_chars("=> ")).with_prefix(case.to_owned())
 }

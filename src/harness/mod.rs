@@ -359,7 +359,7 @@ impl Runner {
         if self.progress == ProgressStyleKind::Lines {
             say(&format!("{}: sending {requests} requests", job.case.name));
         }
-        let _progress = Progress::start(self.progress, &job.case.name, requests, Arc::clone(&live));
+        let _progress = Progress::start(self.progress, &job.case.name, Arc::clone(&live));
         measure::run(&job.case, &job.prepared, &self.options, &live, &self.interrupt.stop)
     }
 

@@ -19,7 +19,7 @@ use crate::evidence::{Looks, Requests};
 use crate::files::Files;
 use crate::flags::SelfCheckMode;
 use crate::launch;
-use crate::live::Live;
+use crate::live::{Goal, Live};
 use crate::load::Load;
 use crate::plan::{Address, Case, Server, TokenizerChoice};
 use crate::record::RequestRecord;
@@ -217,7 +217,7 @@ pub fn run(
     live: &Arc<Live>,
     stop: &Stop,
 ) -> anyhow::Result<Report> {
-    let controls = Controls { options, live, stop };
+    let controls = Controls { options, live, stop, is_step: false };
     match (&case.load, &case.against) {
         (Load::Search(kind), _) => search::run(case, *kind, prepared, controls),
         (_, Some(against)) => pair::run(case, against, prepared, controls),
@@ -231,6 +231,8 @@ struct Controls<'a> {
     options: &'a Options,
     live: &'a Arc<Live>,
     stop: &'a Stop,
+    /// What runs is a step of a search.
+    is_step: bool,
 }
 
 /// Runs a case that has one load, as often as it asks for.
@@ -238,6 +240,7 @@ fn run_trials(case: &Case, prepared: &Prepared, controls: Controls<'_>) -> anyho
     let Controls { options, stop, .. } = controls;
     let clock = Clock::start();
     let mut trials = Trials::default();
+    controls.live.begin_run(goal(case, prepared, 0, controls));
     trials.add(case, prepared, controls)?;
     let goes_on = |trials: &Trials| match case.until_decided {
         _ if stop.is_requested() => false,
@@ -248,6 +251,7 @@ fn run_trials(case: &Case, prepared: &Prepared, controls: Controls<'_>) -> anyho
     while goes_on(&trials) {
         let number = trials.runs.len();
         let (of_case, prepared) = of_trial(case, prepared, number)?;
+        controls.live.begin_run(goal(case, &prepared, number, controls));
         trials.add(&of_case, &prepared, controls)?;
         let of = match case.until_decided {
             Some(_) => String::new(),
@@ -257,6 +261,23 @@ fn run_trials(case: &Case, prepared: &Prepared, controls: Controls<'_>) -> anyho
     }
     let self_check = trials.self_check(controls);
     Ok(report(case, prepared, trials, self_check, controls))
+}
+
+/// What the trial of this number is to come to.
+fn goal(case: &Case, prepared: &Prepared, number: usize, controls: Controls<'_>) -> Goal {
+    let requests = prepared.workload.turns() + prepared.warm_up.turns();
+    let warm_up = case.course.warm_up.time().unwrap_or_default();
+    Goal {
+        name: match (case.until_decided, case.trials) {
+            _ if controls.is_step => format!("step {}", case.load),
+            (Some(_), _) => format!("trial {}", number + 1),
+            (None, 1) => String::new(),
+            (None, trials) => format!("trial {} of {trials}", number + 1),
+        },
+        requests: (!case.course.is_open_ended()).then_some(requests as u64),
+        duration: case.course.duration.map(|duration| warm_up + duration),
+        more: case.trials.saturating_sub(number + 1),
+    }
 }
 
 /// A trial of a case but the first: the same work by another seed, with prompts that no trial before it has
@@ -293,7 +314,7 @@ async fn records(
     prepared: &Prepared,
     address: &Address,
     schedule: &Schedule,
-    Controls { options, live, stop }: Controls<'_>,
+    Controls { options, live, stop, .. }: Controls<'_>,
 ) -> anyhow::Result<((Vec<RequestRecord>, Strain), Vec<String>)> {
     let client = Client::new(&case.backend, &address.endpoint_url())?;
     let limits = Limits { timeout: case.timeout, stall_timeout: case.stall_timeout };

@@ -3,9 +3,10 @@
 
 use anyhow::bail;
 
-use super::{Controls, Prepared, Trials, prepare, report, send_alike};
+use super::{Controls, Prepared, Trials, goal, prepare, report, send_alike};
 use crate::compare::{self, Round};
 use crate::files::Files;
+use crate::live::Goal;
 use crate::plan::{Against, Case, Server};
 use crate::report::Report;
 
@@ -109,6 +110,9 @@ impl<'a> Side<'a> {
         let salted = Case { name: self.salted_as(number), ..case.clone() };
         let alike = send_alike(&case, prepared_for).then_some(prepared);
         let made = prepare(&salted, alike, &Files::only_here())?;
+        let goal = goal(&case, &made, number, controls);
+        let name = format!("pair {}, {}", number + 1, case.backend.name);
+        controls.live.begin_run(Goal { name, more: 2 * goal.more, ..goal });
         self.trials.add(&case, &made, controls)?;
         self.prepared.get_or_insert(made);
         Ok(())

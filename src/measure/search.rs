@@ -32,6 +32,7 @@ pub(super) fn run(
     controls: Controls<'_>,
 ) -> anyhow::Result<Report> {
     let stop = controls.stop;
+    let controls = Controls { is_step: true, ..controls };
     let mut steps = Steps { case, prepared, controls, made: Vec::new() };
     let most = Course::of_requests(case.course.requests.unwrap_or(BURST).min(BURST));
     steps.make(Load::Infinite, most, &no_errors())?;
