@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A word of a library, and who in `src` may say it.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 12] = [
     ("reqwest", &["hub", "probe"]),
     ("httparse", &["http1"]),
-    ("csv", &["workload"]),
+    ("csv", &["render", "workload"]),
+    ("quick_junit", &["render"]),
     ("parquet", &["workload"]),
     ("minijinja", &["chat_template"]),
     ("nix", &["launch", "socket", "strain"]),

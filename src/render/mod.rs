@@ -1,5 +1,16 @@
-//! Reports as people read them. One file a format; each is made from a [`Report`](crate::report::Report)
-//! alone and computes nothing.
+//! Reports as people and other programs read them. One file a format; each is made from
+//! [`Report`](crate::report::Report)s alone and computes nothing.
 
+pub mod bencher;
+pub mod csv_table;
+pub mod figure;
+pub mod github_benchmark;
+pub mod junit;
+pub mod markdown;
 pub mod overview;
+pub mod reasons;
 pub mod table;
+pub mod text;
+
+#[cfg(test)]
+mod tests;

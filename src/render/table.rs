@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use super::text::{number, plain};
 use crate::compare::{Change, Compared, Comparison};
 use crate::report::{Report, SearchReport, SloReport, TurnReport};
 use crate::self_check::SelfCheck;
@@ -62,7 +63,11 @@ fn table(text: &mut String, report: &Report, marked: &mut Vec<String>) {
 }
 
 /// Why the sample is too small for the statistic; `None` where it is not.
-fn unsupported<'a>(report: &'a Report, latency: &str, statistic: &str) -> Option<&'a str> {
+pub(super) fn unsupported<'a>(
+    report: &'a Report,
+    latency: &str,
+    statistic: &str,
+) -> Option<&'a str> {
     report.servebench.latencies.get(latency)?.statistics.get(statistic)?.reason.as_deref()
 }
 
@@ -277,9 +282,9 @@ fn line(text: &mut String, label: &str, value: &dyn std::fmt::Display) {
     push(text, &format!("{label:<40} {value}"));
 }
 
-/// Adds a line; a line break inside would split it, and a server may have sent one.
+/// Adds a line; a server may have sent what would split it.
 fn push(text: &mut String, line: &str) {
-    text.push_str(&line.replace(['\n', '\r'], " "));
+    text.push_str(&plain(line));
     text.push('\n');
 }
 
@@ -287,87 +292,17 @@ fn whole(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "n/a".to_owned(), |value| value.to_string())
 }
 
-fn number(value: Option<f64>) -> String {
-    value.map_or_else(|| "n/a".to_owned(), |value| format!("{value:.2}"))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use jiff::ZonedDateTime;
-
     use super::*;
-    use crate::evidence::{Looks, Requests};
-    use crate::plan::Plan;
     use crate::record::Failure;
     use crate::record::tests::{completed, failed};
-    use crate::report::Measured;
-    use crate::steady::SteadyState;
-    use crate::strain::Strain;
+    use crate::render::tests::report;
+    use crate::summary::Counted;
     use crate::summary::tests::counted;
-    use crate::summary::{Counted, Summary};
-    use crate::telemetry::Telemetry;
-    use crate::validity::Validity;
-    use crate::verdict;
-    use crate::workload::Workload;
-
-    const PLAN: &str = r#"
-        defaults = { tokenizer = "t.json", slo = ["ttft.p50 < 60ms", "tpot.p99 < 1ms"] }
-        backend = [{ name = "sim", kind = "sim" }]
-        workload = [{ name = "sharegpt", path = "d.json" }]
-        bench = [{ loads = ["inf"] }]
-    "#;
 
     fn rendered(requests: &[Counted]) -> String {
-        let case = Arc::new(Plan::parse(PLAN).unwrap().cases[0].clone());
-        let workload = Workload {
-            requests: Vec::new(),
-            arrivals: None,
-            hash: "0".to_owned(),
-            notes: Vec::new(),
-        };
-        let summary = Summary::new(requests, None);
-        let whole = 0..requests.len();
-        let evidence = Requests::new(requests, vec![whole], None);
-        let judgements = verdict::judge(&case.slos, &summary, &evidence, Looks::One);
-        let telemetry = Telemetry::default();
-        let measured = Measured {
-            telemetry: &telemetry,
-            counted_telemetry: &telemetry,
-            case: &case,
-            base_url: None,
-            requests,
-            trials: &[],
-            trial_summaries: &[],
-            sent: requests.len(),
-            summary: &summary,
-            steady_state: SteadyState::new(requests, &case.load),
-            turns: None,
-            judgements: &judgements,
-            verdict: Some(verdict::verdict(&judgements, false, false)),
-            validity: Validity::new(
-                &case.load,
-                requests.iter().map(|(record, _)| record),
-                &summary,
-                &Strain::default(),
-                None,
-            ),
-            self_check: Ok(SelfCheck {
-                streams: 100,
-                gap_ms: 10.0,
-                requests: 100,
-                added_ttft_ms_p50: 0.054,
-                added_ttft_ms_p99: 0.211,
-                chunk_gap_error_ms_p99: 0.0149,
-                from_cache: false,
-            }),
-            workload: &workload,
-            salt: None,
-            warnings: vec!["a word\nin two lines".to_owned()],
-            metadata: &[],
-        };
-        render(&Report::new(measured, &ZonedDateTime::now()))
+        render(&report("sharegpt", requests))
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::validity::Validity;
 use crate::verdict::Verdict;
 
 mod build;
+mod ending;
 mod read;
 mod save;
 pub mod saved;
@@ -23,6 +24,7 @@ mod search;
 mod telemetry;
 
 pub use build::Measured;
+pub use ending::Ending;
 pub use schema::schema;
 pub use search::Answer;
 pub use telemetry::{ReadFigures, SourceReport, TelemetryReport};
