@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::course::{RampShape, WarmUp};
 use crate::duration::parse_duration;
 use crate::load::{ArrivalProcess, Burstiness, Load, Rate, Search};
+use crate::output_format::OutputFormat;
 use crate::share::Share;
 use crate::slo::Slo;
 use crate::workload::{DatasetKind, Salt};
@@ -235,6 +236,20 @@ pub struct Flags {
     /// File of the result, where a single case is selected [default: by backend, rate, model, time]
     #[arg(long, value_name = "NAME", help_heading = "Results")]
     pub result_filename: Option<PathBuf>,
+    /// What else is written beside the results; may repeat, or hold several with , between; replaces the
+    /// formats of the file
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        value_delimiter = ',',
+        help_heading = "Results"
+    )]
+    pub output_format: Vec<OutputFormat>,
+    /// Write a line per request as it ends, without prompt and answer: --output-format jsonl, beside those of
+    /// the file
+    #[arg(long, help_heading = "Results")]
+    pub save_records: bool,
     /// Accepted for MAX's command lines; results are always saved
     #[arg(long, help_heading = "Results")]
     pub save_result: bool,

@@ -91,6 +91,7 @@ mod hub;
 mod chat_template;
 mod files;
 
+mod output_format;
 pub mod tokenizer;
 pub mod workload;
 
@@ -116,6 +117,7 @@ mod http2;
 mod client;
 mod descriptors;
 mod engine;
+mod journal;
 mod live;
 mod probe;
 

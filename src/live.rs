@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::journal::{Entries, Part};
 use crate::lock::lock;
 use crate::record::{Outcome, RequestRecord};
 
@@ -23,6 +24,7 @@ pub struct Live {
     e2e_us: AtomicU64,
     ttft: Histogram,
     run: Mutex<Option<(Goal, Clock)>>,
+    journal: Option<Entries>,
 }
 
 /// What a run is to come to.
@@ -75,6 +77,7 @@ impl Default for Live {
             e2e_us: AtomicU64::new(0),
             ttft: Histogram::default(),
             run: Mutex::new(None),
+            journal: None,
         }
     }
 }
@@ -87,6 +90,18 @@ impl Live {
             counter.store(0, Relaxed);
         }
         self.ttft.clear();
+    }
+
+    /// Those of a case whose requests are written down as they end.
+    pub fn with_journal(journal: Option<Entries>) -> Self {
+        Self { journal, ..Self::default() }
+    }
+
+    /// The requests that end from now on are of this part of the case.
+    pub fn begin_part(&self, part: impl FnOnce() -> Part) {
+        if let Some(journal) = &self.journal {
+            journal.begin(part());
+        }
     }
 
     /// A request is about to leave.
@@ -105,6 +120,9 @@ impl Live {
                 }
                 self.completed.fetch_add(1, Relaxed);
             }
+        }
+        if let Some(journal) = &self.journal {
+            journal.end(record);
         }
     }
 

@@ -18,9 +18,11 @@ use crate::workload::{Columns, DatasetKind, Length, PromptForm, Salt, ThinkTime}
 
 mod backend;
 mod error;
+mod report;
 
 pub use backend::{Backend, Engine, Launch, Model, StopSignal, StreamOptions};
 pub use error::ConfigError;
+pub use report::Report;
 
 /// A whole plan file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -30,6 +32,9 @@ pub struct Config {
     pub seed: Option<u64>,
     /// Folder of the results; `results` unless set.
     pub results: Option<PathBuf>,
+    /// What is written beside them.
+    #[serde(default)]
+    pub report: Report,
     /// Two backends that are measured in turn and compared.
     pub ab: Option<Spanned<Ab>>,
     /// Settings of every case.

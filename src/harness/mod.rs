@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use crate::cli::{Cli, Color, Format, Mode};
 use crate::compare::Comparison;
 use crate::files::Files;
 use crate::flags::{NoTests, SelfCheckMode};
+use crate::journal::Journal;
 use crate::launch;
 use crate::live::Live;
 use crate::measure::{self, Options, Prepared};
@@ -26,14 +28,14 @@ use crate::plan::{Address, Backend, Case, Plan, Server};
 use crate::probe::Probe;
 use crate::progress::{Progress, ProgressStyleKind};
 use crate::render::table;
-use crate::report::Report;
 use crate::report::saved::Identity;
+use crate::report::{Ending, Report};
 use crate::verdict::Verdict;
 
 use baseline::Baseline;
-use github::Github;
 use interrupt::Interrupt;
 use lock::MachineLock;
+use outputs::Outputs;
 use servers::Servers;
 use turn::Turnstile;
 
@@ -42,6 +44,8 @@ mod github;
 mod interrupt;
 mod lock;
 mod miniature;
+mod nextest;
+mod outputs;
 mod servers;
 mod turn;
 
@@ -148,13 +152,16 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     };
     let running: Vec<&Case> = selected.iter().copied().filter(|case| runs(case, &absent)).collect();
     let mut jobs = prepare(mode, &running, &mut absent)?;
+    let _lock = (mode == Mode::Bench && !jobs.is_empty()).then(|| MachineLock::acquire(say));
+    let runner = Arc::new(Runner::new(cli, &plan, mode, interrupt, baseline)?);
     for case in selected.iter().filter(|case| !jobs.contains_key(&case.name)) {
         if let Some(reason) = absent.get(&case.name) {
             say(&format!("ignored {}: {reason}", case.name));
+            let (case, reason) = (case.name.clone(), reason.clone());
+            runner.outputs.note(Ending::Ignored { case, reason });
         }
     }
-    let _lock = (mode == Mode::Bench && !jobs.is_empty()).then(|| MachineLock::acquire(say));
-    let runner = Arc::new(Runner::new(cli, &plan, mode, interrupt, baseline));
+    let running: Vec<String> = jobs.keys().cloned().collect();
     let mut tickets = 0..;
     let trials = plan.cases.iter().map(|case| {
         let ignored = absent.contains_key(&case.name);
@@ -169,6 +176,8 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     let conclusion = libtest_mimic::run(&arguments(cli, mode, &plan, &selected), trials);
     runner.servers.stop();
     if mode == Mode::Bench {
+        runner.outputs.note_others(running.iter().map(String::as_str));
+        runner.outputs.write()?;
         runner.tell_github()?;
     }
     if selected.is_empty() {
@@ -294,14 +303,20 @@ struct Runner {
     refused: AtomicBool,
     servers: Servers,
     baseline: Baseline,
-    github: Github,
+    outputs: Outputs,
 }
 
 impl Runner {
-    fn new(cli: &Cli, plan: &Plan, mode: Mode, interrupt: Interrupt, baseline: Baseline) -> Self {
+    fn new(
+        cli: &Cli,
+        plan: &Plan,
+        mode: Mode,
+        interrupt: Interrupt,
+        baseline: Baseline,
+    ) -> anyhow::Result<Self> {
         let mut metadata = cli.flags.metadata.clone();
         metadata.extend(cli.flags.server_args.clone().map(|args| ("server_args".to_owned(), args)));
-        Self {
+        Ok(Self {
             mode,
             format: cli.output_format(),
             results: plan.results.clone(),
@@ -323,8 +338,8 @@ impl Runner {
             refused: AtomicBool::new(false),
             servers: Servers::default(),
             baseline,
-            github: Github::default(),
-        }
+            outputs: Outputs::begin(plan, mode)?,
+        })
     }
 
     fn run(&self, ticket: usize, job: Job) -> Result<Option<Measurement>, Failed> {
@@ -338,14 +353,22 @@ impl Runner {
             self.leave(report);
         }
         self.interrupt.busy.store(false, Ordering::SeqCst);
-        let report = report.map_err(|error| failed(&job.case, &format!("{error:#}")))?;
-        let report = self.compare(&job.case, report)?;
-        let report = match self.mode {
-            Mode::Bench => self.keep(report),
-            Mode::List | Mode::Test => Ok(report),
-        };
-        let report = report.map_err(|error| failed(&job.case, &format!("{error:#}")))?;
-        self.conclude(&job.case, &report)
+        let report = report.and_then(|report| {
+            let report = self.compare(&job.case, report);
+            match self.mode {
+                Mode::Bench => self.keep(report),
+                Mode::List | Mode::Test => Ok(report),
+            }
+        });
+        let report = report.map_err(|error| {
+            let message = format!("{error:#}");
+            let case = job.case.name.clone();
+            self.outputs.note(Ending::Broken { case, message: message.clone() });
+            failed(&job.case, &message)
+        })?;
+        let concluded = self.conclude(&job.case, &report);
+        self.outputs.note(Ending::measured(report));
+        concluded
     }
 
     fn measure(&self, job: &Job) -> anyhow::Result<Report> {
@@ -354,32 +377,53 @@ impl Runner {
             let backends: Vec<&Backend> = job.case.backends().collect();
             self.servers.serve(&backends, &launch::logs(&self.results), stop)?;
         }
-        let live = Arc::new(Live::default());
+        let journal = match self.records_path(&job.case.name) {
+            Some(path) => {
+                Some(Journal::start(&path).with_context(|| format!("write `{}`", path.display()))?)
+            }
+            None => None,
+        };
+        let live = Arc::new(Live::with_journal(journal.as_ref().map(Journal::entries)));
         let requests = job.prepared.workload.turns() + job.prepared.warm_up.turns();
         if self.progress == ProgressStyleKind::Lines {
             say(&format!("{}: sending {requests} requests", job.case.name));
         }
         let _progress = Progress::start(self.progress, &job.case.name, Arc::clone(&live));
-        measure::run(&job.case, &job.prepared, &self.options, &live, &self.interrupt.stop)
+        let stop = &self.interrupt.stop;
+        let report = measure::run(&job.case, &job.prepared, &self.options, &live, stop);
+        let Some((path, Err(error))) = journal.map(Journal::finish) else { return report };
+        report.map(|mut report| {
+            let warnings = &mut report.servebench.warnings;
+            warnings.push(format!("not every request is in `{}`: {error}", path.display()));
+            report
+        })
+    }
+
+    /// Where the requests of a case are written down as they end, if they are to be; the file gets the name
+    /// of the result when there is one.
+    fn records_path(&self, case: &str) -> Option<PathBuf> {
+        let wanted = self.mode == Mode::Bench && self.outputs.has_records();
+        wanted.then(|| self.results.join(format!("{}.records.jsonl", case.replace('/', "+"))))
     }
 
     /// Has GitHub's checks show how the run ended, where it runs there.
     fn tell_github(&self) -> anyhow::Result<()> {
         let summary = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty());
-        self.github
-            .write_summary(summary.map(PathBuf::from))
+        let summary = summary.map(PathBuf::from);
+        self.outputs
+            .with_endings(|endings| github::write_summary(summary, endings))
             .context("write the summary for GitHub (GITHUB_STEP_SUMMARY)")?;
         let there = std::env::var_os("GITHUB_ACTIONS").is_some_and(|there| there == "true");
         if there && self.format == Format::Pretty {
-            print(&self.github.annotations())?;
+            print(&self.outputs.with_endings(github::annotations))?;
         }
         Ok(())
     }
 
     /// The result, compared with the baseline where there is one.
-    fn compare(&self, case: &Case, report: Report) -> Result<Report, Failed> {
+    fn compare(&self, case: &Case, report: Report) -> Report {
         if self.mode != Mode::Bench {
-            return Ok(report);
+            return report;
         }
         if self.baseline.is_new(case) {
             say(&format!("new      {}: it is not in the baseline", case.name));
@@ -391,13 +435,13 @@ impl Runner {
         let mut report = report;
         report.servebench.history_changes = changes;
         match compared {
-            Ok(None) => Ok(report),
-            Ok(Some(comparison)) => Ok(report.compared_with(comparison)),
+            Ok(None) => report,
+            Ok(Some(comparison)) => report.compared_with(comparison),
             Err(error) => {
                 // Another machine or another work is no regression: the run cannot say.
                 self.refused.store(true, Ordering::SeqCst);
                 say(&format!("error: {}: {error:#}", case.name));
-                Ok(report)
+                report
             }
         }
     }
@@ -409,9 +453,13 @@ impl Runner {
             step.save(&self.results, None, &ZonedDateTime::now())?;
         }
         let path = report.save(&self.results, name, &ZonedDateTime::now())?;
+        if let Some(records) = self.records_path(&report.servebench.case) {
+            let named = path.with_extension("records.jsonl");
+            fs::rename(&records, &named)
+                .with_context(|| format!("name `{}` after its result", records.display()))?;
+        }
         let report = report.without_details();
         self.baseline.keep(&report)?;
-        self.github.note(&report);
         match self.format {
             Format::Pretty => print(&table::render(&report))?,
             // Other formats are for programs, which want nothing else on stdout.
@@ -423,10 +471,12 @@ impl Runner {
 
     /// Ends an interrupted run with what was measured.
     fn leave(&self, report: anyhow::Result<Report>) -> ! {
-        if self.mode == Mode::Bench
-            && let Err(error) = report.and_then(|report| self.keep(report))
-        {
-            say(&format!("error: {error:#}"));
+        if self.mode == Mode::Bench {
+            let kept = report.and_then(|report| self.keep(report));
+            let noted = kept.map(|report| self.outputs.note(Ending::measured(report)));
+            for error in [noted, self.outputs.write()].into_iter().filter_map(Result::err) {
+                say(&format!("error: {error:#}"));
+            }
         }
         self.servers.stop();
         std::process::exit(Exit::Interrupted.code().into());

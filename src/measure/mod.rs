@@ -18,6 +18,7 @@ use crate::drive::{self, Conversations, Sent};
 use crate::evidence::{Looks, Requests};
 use crate::files::Files;
 use crate::flags::SelfCheckMode;
+use crate::journal::Part;
 use crate::launch;
 use crate::live::{Goal, Live};
 use crate::load::Load;
@@ -428,6 +429,11 @@ impl Trials {
     ) -> anyhow::Result<()> {
         let (server, address) = start(case, prepared.tokenizer.as_ref())?;
         let schedule = schedule(case, prepared);
+        controls.live.begin_part(|| Part {
+            backend: case.backend.name.clone(),
+            load: case.load.to_string(),
+            seed: case.seed,
+        });
         let waiting = matches!(case.load, Load::Closed(_)) || prepared.workload.has_turns();
         let runtime = drive::runtime(waiting, controls.live)?;
         let ((records, strain), notes) =

@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::backend::{Resolved, backends};
 use super::{
-    Asked, Case, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP, NamedDataset, Plan, PlanError,
+    Asked, Case, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP, NamedDataset, Outputs, Plan, PlanError,
     SearchOptions, TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, pairs,
     quick, slo_fault, with_no_errors, workload,
 };
@@ -78,7 +78,9 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
         cases.iter_mut().for_each(quick);
     }
     let results = flags.result_dir.clone().or_else(|| config.results.clone());
-    Ok(Plan { cases, results: results.unwrap_or_else(|| PathBuf::from("results")), notes })
+    let results = results.unwrap_or_else(|| PathBuf::from("results"));
+    let outputs = Outputs::new(flags, &config.report, &results);
+    Ok(Plan { cases, results, outputs, notes })
 }
 
 /// One `[[bench]]` table and what it selects from.

@@ -9,9 +9,10 @@ use clap::ValueEnum as _;
 use super::backend::api_key;
 use super::{
     Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP,
-    NamedDataset, Plan, PlanError, SearchOptions, Server, TokenizerChoice, arrivals_of, course_of,
-    load_of, name, on_goodput, pairs, quick, slo_fault, with_no_errors, workload,
+    NamedDataset, Outputs, Plan, PlanError, SearchOptions, Server, TokenizerChoice, arrivals_of,
+    course_of, load_of, name, on_goodput, pairs, quick, slo_fault, with_no_errors, workload,
 };
+use crate::config;
 use crate::flags::Flags;
 use crate::load::Load;
 use crate::sim::{Preset, SimConfig};
@@ -34,7 +35,8 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, PlanError> {
     if flags.aa {
         pairs::with_itself(&mut cases);
     }
-    Ok(Plan { cases, results, notes })
+    let outputs = Outputs::new(flags, &config::Report::default(), &results);
+    Ok(Plan { cases, results, outputs, notes })
 }
 
 fn case(flags: &Flags) -> Result<Case, String> {

@@ -30,6 +30,7 @@ mod environment;
 mod file;
 mod flags;
 mod name;
+mod outputs;
 mod pairs;
 mod workload;
 
@@ -60,6 +61,8 @@ pub struct Plan {
     pub cases: Vec<Case>,
     /// Folder of the results.
     pub results: PathBuf,
+    /// What is written beside them.
+    pub outputs: Outputs,
     /// What the user should know about how the plan came about.
     pub notes: Vec<String>,
 }
@@ -390,6 +393,7 @@ pub enum Server {
 }
 
 pub use address::Address;
+pub use outputs::Outputs;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]

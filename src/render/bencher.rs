@@ -8,6 +8,8 @@ use super::figure::{self, Figure};
 use super::text::plain;
 use crate::report::{Ending, Report};
 
+/// The name of the file.
+pub const FILE: &str = "bmf.json";
 /// The longest name that Bencher takes, bytes.
 const LONGEST_NAME: usize = 1024;
 

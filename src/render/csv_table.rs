@@ -7,6 +7,8 @@ use crate::metric::{Latency, Quantity, Scalar, Statistic};
 use crate::report::{Ending, Report, RequestRate};
 use crate::verdict::Verdict;
 
+/// The name of the file.
+pub const FILE: &str = "results.csv";
 /// The statistics of each latency.
 const STATISTICS: [Statistic; 7] = [
     Statistic::Mean,

@@ -1,7 +1,7 @@
 //! The figures of a result by their metrics, with the names under which they leave the program. Pure.
 
-use crate::metric::{Latency, Quantity, Scalar, Statistic};
-use crate::report::{Report, Servebench};
+use crate::metric::{Gauge, Latency, Quantity, Scalar, Statistic};
+use crate::report::{ReadFigures, Report, Servebench};
 
 /// The latencies that tools outside are given.
 pub const LATENCIES: [Latency; 4] = [Latency::Ttft, Latency::Tpot, Latency::E2e, Latency::ChunkGap];
@@ -37,12 +37,34 @@ impl Figure {
                 let value = own.scalars.get(scalar.name()).copied().flatten();
                 Self { quantity, value, interval: None }
             }
+            Quantity::Gauge(gauge, statistic) => {
+                Self { quantity, value: read(own, gauge, statistic), interval: None }
+            }
         }
     }
 
     /// The figures of a case that tools outside are given, those that are missing too.
     pub fn main(report: &Report) -> impl Iterator<Item = Self> {
         main_quantities().map(|quantity| Self::of(report, quantity))
+    }
+}
+
+/// A statistic of what was read of all sources that count; `None` for one that a result does not keep.
+fn read(own: &Servebench, gauge: Gauge, statistic: Statistic) -> Option<f64> {
+    let (watched, column) = gauge.column();
+    let sources = own.telemetry.sources.iter();
+    let counting = sources.filter(|source| source.counts && source.kind == watched.name());
+    let figures: Vec<_> = counting.filter_map(|source| source.figures.get(column)).collect();
+    let all = |of: fn(&ReadFigures) -> f64| figures.iter().map(move |figures| of(figures));
+    match statistic {
+        Statistic::Max => all(|figures| figures.max).reduce(f64::max),
+        Statistic::Min => all(|figures| figures.min).reduce(f64::min),
+        Statistic::Mean => {
+            let count: f64 = figures.iter().map(|figures| figures.count as f64).sum();
+            let sum: f64 = figures.iter().map(|f| f.mean * f.count as f64).sum();
+            (0.0 < count).then(|| sum / count)
+        }
+        Statistic::StdDev | Statistic::Percentile(_) => None,
     }
 }
 
@@ -67,13 +89,18 @@ pub fn unit(quantity: Quantity) -> &'static str {
     match quantity {
         Quantity::Latency(..) => "ms",
         Quantity::Scalar(scalar) => scalar.unit(),
+        Quantity::Gauge(gauge, _) => gauge.unit(),
     }
 }
 
 /// The name with its unit, words joined by `separator`: `ttft_p99_ms`, `output_throughput_tok_per_s`.
 pub fn name(quantity: Quantity, separator: char) -> String {
     let unit = unit(quantity).replace('/', "_per_");
-    let name = format!("{quantity}_{unit}");
+    let name = match quantity {
+        // Its name has it.
+        Quantity::Scalar(Scalar::GpuMemoryPeak) | Quantity::Gauge(..) => quantity.to_string(),
+        _ => format!("{quantity}_{unit}"),
+    };
     name.trim_end_matches('_').replace(['_', '.'], &separator.to_string())
 }
 
@@ -89,5 +116,7 @@ mod tests {
         assert_eq!(named("output_throughput", '_'), "output_throughput_tok_per_s");
         assert_eq!(named("goodput", '-'), "goodput-req-per-s");
         assert_eq!(named("error_ratio", '-'), "error-ratio");
+        assert_eq!(named("gpu_memory_peak_mib", '-'), "gpu-memory-peak-mib");
+        assert_eq!(named("energy_per_output_token", '_'), "energy_per_output_token_J_per_tok");
     }
 }

@@ -17,6 +17,16 @@ pub enum Direction {
     Bigger,
 }
 
+impl Direction {
+    /// The name of the file.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Smaller => "smaller-is-better.json",
+            Self::Bigger => "bigger-is-better.json",
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Entry {
     name: String,

@@ -11,6 +11,9 @@ use super::reasons::{failure, reasons};
 use super::table;
 use crate::report::{Ending, Report};
 
+/// The name of the file.
+pub const FILE: &str = "junit.xml";
+
 /// The document of a run. `suite` names the bench target, such as `my-crate::serving`.
 ///
 /// # Errors

@@ -10,6 +10,8 @@ use super::text::{number, plain};
 use crate::metric::{Latency, Quantity, Scalar, Statistic};
 use crate::report::{Ending, Report};
 
+/// The name of the file.
+pub const FILE: &str = "summary.md";
 /// The statistics of a case's own table.
 const STATISTICS: [Statistic; 6] = [
     Statistic::Mean,

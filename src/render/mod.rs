@@ -13,4 +13,4 @@ pub mod table;
 pub mod text;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -25,6 +25,7 @@ mod telemetry;
 
 pub use build::Measured;
 pub use ending::Ending;
+pub use save::write_whole;
 pub use schema::schema;
 pub use search::Answer;
 pub use telemetry::{ReadFigures, SourceReport, TelemetryReport};

@@ -22,27 +22,11 @@ impl Report {
             Some(name) => folder.join(name),
             None => self.free_path(folder, now),
         };
-        self.write(&path).with_context(|| format!("save the result `{}`", path.display()))?;
-        Ok(path)
-    }
-
-    fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');
-        // In the same folder, since only there is a rename one step.
-        let mut file = tempfile::Builder::new().prefix(".result-").tempfile_in(folder)?;
-        file.write_all(&text)?;
-        // A temporary file is for its owner alone; a result is for whoever may read the folder.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        }
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
+        write_whole(&path, &text)
+            .with_context(|| format!("save the result `{}`", path.display()))?;
+        Ok(path)
     }
 
     /// A path that is not taken: two cases may end in the same second.
@@ -60,4 +44,22 @@ impl Report {
             .find(|path| !path.exists())
             .expect("the suffixes have no end")
     }
+}
+
+/// Writes a file, whole or not at all; makes its folder.
+pub fn write_whole(path: &Path, text: &[u8]) -> anyhow::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    // In the same folder, since only there is a rename one step.
+    let mut file = tempfile::Builder::new().prefix(".result-").tempfile_in(folder)?;
+    file.write_all(text)?;
+    // A temporary file is for its owner alone; a result is for whoever may read the folder.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
