@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 mod compared;
 mod failures;
+mod formats;
 mod launched;
 mod secure;
 
