@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use jiff::ZonedDateTime;
 
-use super::say;
+use super::terminal::say;
 use crate::compare::{self, Change, Comparison, Trial};
 use crate::flags::Flags;
 use crate::plan::{Case, Plan};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Exit, say};
+use super::Exit;
+use super::terminal::say;
 use crate::launch;
 use crate::stop::Stop;
 

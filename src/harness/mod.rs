@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,6 +36,7 @@ use interrupt::Interrupt;
 use lock::MachineLock;
 use outputs::Outputs;
 use servers::Servers;
+use terminal::{print, say};
 use turn::Turnstile;
 
 mod baseline;
@@ -47,6 +47,7 @@ mod miniature;
 mod nextest;
 mod outputs;
 mod servers;
+mod terminal;
 mod turn;
 
 /// Rest between two cases, in which the last one's line is printed and its connections close.
@@ -178,6 +179,10 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     if mode == Mode::Bench {
         runner.outputs.note_others(running.iter().map(String::as_str));
         runner.outputs.write()?;
+        runner.outputs.with_endings(|endings| {
+            let reports: Vec<&Report> = endings.iter().filter_map(Ending::report).collect();
+            terminal::show(&reports, cli.color);
+        });
         runner.tell_github()?;
     }
     if selected.is_empty() {
@@ -586,17 +591,4 @@ fn no_case(cli: &Cli, plan: &Plan) -> Exit {
             Exit::NoCase
         }
     }
-}
-
-/// Whole lines to stdout.
-fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
-}
-
-/// A line to stderr, in one write.
-fn say(text: &str) {
-    // There is nobody to tell that stderr is closed.
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use super::say;
+use super::terminal::say;
 use crate::launch::{self, Launched};
 use crate::lock::lock;
 use crate::plan::Backend;

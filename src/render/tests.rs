@@ -95,7 +95,8 @@ fn varied(count: u64) -> Vec<Counted> {
 /// What a case in the document is called by a name with its unit; `None` where it has no such figure.
 fn figure(document: &Value, name: &str) -> Option<f64> {
     let own = &document["servebench"];
-    let scalar = name.trim_end_matches("_tok_per_s").trim_end_matches("_req_per_s");
+    let units = ["_tok_per_s", "_req_per_s", "_J_per_tok", "_tok_per_J"];
+    let scalar = units.iter().fold(name, |name, unit| name.trim_end_matches(unit));
     if let Some(value) = own["scalars"].get(scalar) {
         return value.as_f64();
     }

@@ -1,0 +1,41 @@
+//! What is written to stdout and stderr: whole lines, each in one write.
+
+use std::io::{self, Write as _};
+
+use anstream::{AutoStream, ColorChoice};
+
+use crate::cli::Color;
+use crate::render::overview;
+use crate::report::Report;
+
+/// How wide a line may be where there is no terminal: as in the logs of CI.
+const WIDTH_OF_LOGS: usize = 160;
+
+/// Whole lines to stdout.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// A line to stderr.
+pub(super) fn say(text: &str) {
+    // There is nobody to tell that stderr is closed.
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// All cases of a run below each other, to stderr. Without a wish, colour is used on a terminal, unless
+/// `NO_COLOR` is set, and in CI's logs that show it.
+pub(super) fn show(reports: &[&Report], color: Option<Color>) {
+    let choice = match color {
+        None | Some(Color::Auto) => ColorChoice::Auto,
+        Some(Color::Always) => ColorChoice::Always,
+        Some(Color::Never) => ColorChoice::Never,
+    };
+    let terminal = terminal_size::terminal_size_of(io::stderr());
+    let width = terminal.map_or(WIDTH_OF_LOGS, |(width, _)| usize::from(width.0));
+    let text = overview::render(reports, width);
+    if !text.is_empty() {
+        let _ = AutoStream::new(io::stderr(), choice).write_all(format!("\n{text}\n").as_bytes());
+    }
+}
