@@ -138,6 +138,8 @@ pub mod series;
 
 pub mod telemetry;
 
+pub mod gpu;
+
 pub mod summary;
 
 pub mod charts;

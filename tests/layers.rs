@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A word of a library, and who in `src` may say it.
-const HOMES: [(&str, &[&str]); 12] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("reqwest", &["hub", "probe"]),
     ("httparse", &["http1"]),
     ("csv", &["render", "workload"]),
@@ -18,6 +18,7 @@ const HOMES: [(&str, &[&str]); 12] = [
     ("hyper", &["client", "http2", "sim"]),
     ("Parser", &["cli", "bin"]), // that of clap
     ("libtest_mimic", &["harness"]),
+    ("nvml_wrapper", &["gpu"]),
 ];
 
 fn files(folder: &Path) -> Vec<PathBuf> {
