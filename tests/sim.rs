@@ -389,6 +389,9 @@ fn the_metrics_count_what_was_served() {
     assert_eq!(metric(&server, "vllm:request_success_total", "\"length\""), 1.0);
     assert_eq!(metric(&server, "vllm:time_to_first_token_seconds_count", ""), 1.0);
     assert_eq!(metric(&server, "vllm:inter_token_latency_seconds_count", ""), 5.0);
+    assert_eq!(metric(&server, "vllm:request_time_per_output_token_seconds_count", ""), 1.0);
+    assert_eq!(metric(&server, "vllm:request_queue_time_seconds_count", ""), 1.0);
+    assert_eq!(metric(&server, "vllm:num_preemptions_total", ""), 0.0);
     assert_eq!(metric(&server, "vllm:e2e_request_latency_seconds_bucket", "+Inf"), 1.0);
 }
 

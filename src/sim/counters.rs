@@ -30,6 +30,8 @@ pub(crate) struct Counters {
     pub(crate) aborted: u64,
     pub(crate) ttft: Histogram,
     pub(crate) inter_token: Histogram,
+    pub(crate) tpot: Histogram,
+    pub(crate) queue: Histogram,
     pub(crate) e2e: Histogram,
 }
 
@@ -53,6 +55,8 @@ impl Counters {
             aborted: 0,
             ttft: Histogram::new(TTFT_BUCKETS),
             inter_token: Histogram::new(INTER_TOKEN_BUCKETS),
+            tpot: Histogram::new(INTER_TOKEN_BUCKETS),
+            queue: Histogram::new(E2E_BUCKETS),
             e2e: Histogram::new(E2E_BUCKETS),
         }
     }
@@ -75,6 +79,9 @@ impl Counters {
         page.sample("num_requests_waiting", "", gauges.waiting);
         page.family("kv_cache_usage_perc", "gauge", "Share of the KV cache in use, from 0 to 1.");
         page.sample("kv_cache_usage_perc", "", gauges.kv_usage);
+        // Room is kept for the whole of an answer from its start.
+        page.family("num_preemptions_total", "counter", "Requests put back into the queue.");
+        page.sample("num_preemptions_total", "", 0);
         page.family("prompt_tokens_total", "counter", "Prompt tokens read.");
         page.sample("prompt_tokens_total", "", self.prompt_tokens);
         page.family("generation_tokens_total", "counter", "Tokens generated.");
@@ -89,6 +96,10 @@ impl Counters {
         page.histogram("time_to_first_token_seconds", help, &self.ttft);
         let help = "Time from each token to the next.";
         page.histogram("inter_token_latency_seconds", help, &self.inter_token);
+        let help = "Mean time from each token of a request to its next.";
+        page.histogram("request_time_per_output_token_seconds", help, &self.tpot);
+        let help = "Time from a request to its first step.";
+        page.histogram("request_queue_time_seconds", help, &self.queue);
         let help = "Time from a request to its last token.";
         page.histogram("e2e_request_latency_seconds", help, &self.e2e);
         page.text

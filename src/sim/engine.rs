@@ -63,6 +63,7 @@ struct State {
 struct Outlet {
     tokens: UnboundedSender<Token>,
     submission: Submission,
+    first_token: Option<Duration>,
     last_token: Option<Duration>,
 }
 
@@ -94,7 +95,8 @@ impl Engine {
         })?;
         state.next_id += 1;
         let (sender, receiver) = mpsc::unbounded_channel();
-        state.outlets.insert(id, Outlet { tokens: sender, submission, last_token: None });
+        let outlet = Outlet { tokens: sender, submission, first_token: None, last_token: None };
+        state.outlets.insert(id, outlet);
         self.0.wake.notify_one();
         Ok((id, receiver))
     }
@@ -137,6 +139,7 @@ impl Engine {
                 continue;
             };
             let now = clock.now();
+            state.admit(now);
             let begin = last_end.filter(|end| now.saturating_sub(*end) < RESYNC).unwrap_or(now);
             let end = begin + step;
             last_end = Some(end);
@@ -164,10 +167,21 @@ impl Engine {
 }
 
 impl State {
+    /// The step that was just begun has taken some from the queue.
+    fn admit(&mut self, now: Duration) {
+        for id in self.model.admitted() {
+            if let Some(outlet) = self.outlets.get(&id) {
+                self.counters.queue.observe(now.saturating_sub(outlet.submission.arrived));
+            }
+        }
+    }
+
     fn end_step(&mut self, now: Duration) {
         for emission in self.model.end_step() {
             let Some(outlet) = self.outlets.get_mut(&emission.id) else { continue };
-            let Submission { arrived, prompt_tokens, reason, .. } = outlet.submission;
+            let Submission { arrived, prompt_tokens, output_tokens, reason, .. } =
+                outlet.submission;
+            let first_token = *outlet.first_token.get_or_insert(now);
             match outlet.last_token.replace(now) {
                 None => {
                     self.counters.prompt_tokens += u64::from(prompt_tokens);
@@ -180,6 +194,10 @@ impl State {
             let _ = outlet.tokens.send(Token { last: emission.last });
             if emission.last {
                 self.counters.e2e.observe(now.saturating_sub(arrived));
+                let after_first = now.saturating_sub(first_token);
+                if let Some(tpot) = after_first.checked_div(output_tokens - 1) {
+                    self.counters.tpot.observe(tpot);
+                }
                 self.counters.finish(reason);
                 self.outlets.remove(&emission.id);
             }

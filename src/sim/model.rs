@@ -69,6 +69,8 @@ pub(crate) struct Model {
     waiting: VecDeque<Sequence>,
     /// In order of admission.
     running: Vec<Running>,
+    /// Those of `running` that the present step has admitted come last, and are so many.
+    admitted: usize,
     kv_used: u64,
 }
 
@@ -86,6 +88,7 @@ impl Model {
             rng: ChaCha12Rng::seed_from_u64(config.seed),
             waiting: VecDeque::new(),
             running: Vec::new(),
+            admitted: 0,
             kv_used: 0,
         }
     }
@@ -116,6 +119,7 @@ impl Model {
             running.chunk = running.prompt_left.min(budget);
             budget -= running.chunk;
         }
+        let before = self.running.len();
         // First come, first served: a sequence that does not fit holds up all behind it.
         while budget > 0 && self.running.len() < self.max_batch {
             let Some(&sequence) = self.waiting.front() else { break };
@@ -133,6 +137,7 @@ impl Model {
                 generated: 0,
             });
         }
+        self.admitted = self.running.len() - before;
         if self.running.is_empty() {
             return None;
         }
@@ -165,6 +170,12 @@ impl Model {
             !last
         });
         emissions
+    }
+
+    /// Those that the step which was just begun has taken from the queue.
+    pub(crate) fn admitted(&self) -> impl Iterator<Item = u64> {
+        let first = self.running.len() - self.admitted;
+        self.running[first..].iter().map(|running| running.sequence.id)
     }
 
     /// Sequences that run.
@@ -264,6 +275,21 @@ mod tests {
         assert_eq!((model.running(), model.waiting()), (2, 2));
         assert_eq!(step(&mut model), Some((12, vec![1, 2])));
         assert_eq!(step(&mut model), Some((32, vec![3, 4])));
+    }
+
+    #[test]
+    fn a_step_says_whom_it_took_from_the_queue() {
+        let mut model = model(|_| ());
+        for id in 1..=3 {
+            model.submit(sequence(id, 10, 2)).unwrap();
+        }
+        let mut admitted = || {
+            model.begin_step().unwrap();
+            let ids: Vec<u64> = model.admitted().collect();
+            model.end_step();
+            ids
+        };
+        assert_eq!([admitted(), admitted(), admitted()], [vec![1, 2], vec![], vec![3]]);
     }
 
     #[test]
