@@ -139,6 +139,7 @@ pub mod series;
 pub mod telemetry;
 
 pub mod gpu;
+pub mod scrape;
 
 pub mod summary;
 

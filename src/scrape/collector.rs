@@ -1,0 +1,118 @@
+//! Everything that the looks at one address have told so far. Pure.
+
+use std::time::Duration;
+
+use super::Scraped;
+use super::fetch::Failure;
+use super::gpus::SeenGpus;
+use super::raw::{MOST_COLUMNS, Raw};
+use super::reading::Reading;
+use super::server::Seen;
+use super::text::Page;
+
+/// What was read, and what was not.
+#[derive(Debug)]
+pub struct Collector {
+    /// The address, without what is secret in it.
+    shown: String,
+    server: Seen,
+    gpus: SeenGpus,
+    raw: Raw,
+    scrapes: u64,
+    failures: u64,
+    /// Why the first that failed did.
+    reason: Option<String>,
+    malformed: usize,
+}
+
+impl Collector {
+    /// Nothing was read of the address yet. Rates are of no shorter time than `shortest`.
+    pub fn new(shown: String, raw: Raw, shortest: Duration) -> Self {
+        Self {
+            shown,
+            server: Seen::new(shortest),
+            gpus: SeenGpus::default(),
+            raw,
+            scrapes: 0,
+            failures: 0,
+            reason: None,
+            malformed: 0,
+        }
+    }
+
+    /// Adds a look. Whether there is a point in another.
+    pub fn add(&mut self, look: Result<(Duration, String), Failure>) -> bool {
+        match look {
+            Ok((at, text)) => {
+                self.scrapes += 1;
+                self.read(at, &text);
+                true
+            }
+            Err(failure) => {
+                self.failures += 1;
+                let (reason, go_on) = match failure {
+                    Failure::Gap(reason) => (reason, true),
+                    Failure::ForGood(reason) => (reason, false),
+                };
+                self.reason.get_or_insert(reason);
+                go_on
+            }
+        }
+    }
+
+    fn read(&mut self, at: Duration, text: &str) {
+        let page = Page::parse(text);
+        self.malformed += page.malformed;
+        self.server.add(at, Reading::of(&page.samples));
+        self.gpus.add(at, &page.samples);
+        self.raw.add(at, &page.samples);
+    }
+
+    /// What came of it.
+    pub fn finish(self) -> Scraped {
+        let warnings = self.warnings();
+        let absent = (self.scrapes == 0).then(|| {
+            let reason = self.reason.as_deref().unwrap_or("the case was over before");
+            format!("the metrics at {} were not read: {reason}", self.shown)
+        });
+        Scraped {
+            engine: self.server.engine,
+            server: self.server.series,
+            histograms: self.server.histograms,
+            gpus: self.gpus.into_all(),
+            raw: self.raw.series,
+            absent,
+            warnings,
+            scrapes: self.scrapes,
+            failures: self.failures,
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let shown = &self.shown;
+        if let Some(reason) = &self.reason {
+            let all = self.scrapes + self.failures;
+            let failed = self.failures;
+            warnings.push(format!(
+                "the metrics at {shown} were not read {failed} of {all} times: {reason}"
+            ));
+        }
+        if 0 < self.malformed {
+            let lines = self.malformed;
+            warnings.push(format!(
+                "{lines} lines of {shown} are not of Prometheus' text format and were skipped"
+            ));
+        }
+        let unknown = self.server.engine.is_none() && self.gpus.is_empty() && self.raw.is_idle();
+        if 0 < self.scrapes && unknown {
+            warnings.push(format!("{shown} holds no metric whose name is known"));
+        }
+        if self.raw.overflowed {
+            warnings.push(format!(
+                "more series of {shown} match than the {MOST_COLUMNS} that are kept"
+            ));
+        }
+        warnings
+    }
+}
