@@ -23,6 +23,12 @@ impl Clock {
         Self { zero: Instant::now() }
     }
 
+    /// How long its zero is after that of `other`, s; negative where it is before.
+    pub fn seconds_after(self, other: Self) -> f64 {
+        let after = self.zero.saturating_duration_since(other.zero).as_secs_f64();
+        after - other.zero.saturating_duration_since(self.zero).as_secs_f64()
+    }
+
     /// Time since the zero point.
     pub fn now(self) -> Duration {
         self.zero.elapsed()

@@ -86,6 +86,16 @@ pub struct Conversations {
 /// The body of a request.
 pub type Body = dyn Fn(&PromptRequest) -> Vec<u8> + Send + Sync;
 
+/// What came of a run.
+pub struct Driven {
+    /// The requests, in no order.
+    pub records: Vec<RequestRecord>,
+    /// What it took.
+    pub strain: Strain,
+    /// Its zero is that of the schedule and of all stamps.
+    pub clock: Clock,
+}
+
 /// Sends what is to be sent as `schedule`, which is that of `load`, says.
 pub async fn drive(
     client: &Client,
@@ -95,7 +105,7 @@ pub async fn drive(
     limits: Limits,
     live: &Arc<Live>,
     stop: &Stop,
-) -> anyhow::Result<(Vec<RequestRecord>, Strain)> {
+) -> anyhow::Result<Driven> {
     client.open(connections(load, schedule), stop).await;
     let cut = Stop::new();
     let clock = Clock::start();
@@ -122,7 +132,7 @@ pub async fn drive(
         }
     };
     let (records, strain) = strain::watch(clock, run).await;
-    Ok((records.context("start the pacing thread")?, strain))
+    Ok(Driven { records: records.context("start the pacing thread")?, strain, clock })
 }
 
 /// Sends requests by a client.

@@ -265,9 +265,12 @@ pub struct Flags {
     /// What the server was started with, for the record: the field `server_args` of the result
     #[arg(long, value_name = "TEXT", help_heading = "Results")]
     pub server_args: Option<String>,
-    /// Accepted for MAX's command lines; this version samples no GPU, and the fields are null
+    /// Read the GPUs of this machine while cases run: utilization, memory, power, temperature, clocks
     #[arg(long, help_heading = "Results")]
     pub collect_gpu_stats: bool,
+    /// The same, and a case whose GPUs cannot be read fails
+    #[arg(long, help_heading = "Results")]
+    pub require_gpu: bool,
     /// Show no progress
     #[arg(long, alias = "disable-tqdm", help_heading = "Results")]
     pub no_progress: bool,

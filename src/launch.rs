@@ -87,6 +87,11 @@ pub fn launch(backend: &Backend, logs: &Path, stop: &Stop) -> anyhow::Result<Opt
 }
 
 impl Launched {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn start(launch: &Launch, log: &Path) -> anyhow::Result<Self> {
         let Launch { command, env, stop_signal, .. } = launch;
         let (program, arguments) = command.split_first().context("the command is empty")?;

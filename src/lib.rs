@@ -136,10 +136,10 @@ pub mod search;
 
 pub mod series;
 
-pub mod telemetry;
-
 pub mod gpu;
 pub mod scrape;
+
+pub mod telemetry;
 
 pub mod summary;
 

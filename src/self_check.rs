@@ -155,8 +155,8 @@ fn run(point: LoadPoint, stop: &Stop) -> anyhow::Result<SelfCheck> {
     let runtime = drive::runtime(true, &live)?;
     let sent = drive::Sent { requests: ready, warm_up: Vec::new(), conversations: None };
     let run = drive::drive(&client, sent, &load, &schedule, limits, &live, stop);
-    let (records, _) = runtime.block_on(run)?;
-    compared(point, &records, &server.truth())
+    let driven = runtime.block_on(run)?;
+    compared(point, &driven.records, &server.truth())
 }
 
 /// A request that the engine's truth is recognised by: its model has the index in its name.

@@ -60,11 +60,16 @@ impl Series {
         self
     }
 
-    /// The rows of a stretch of time, its ends among them.
+    /// The rows of a stretch of time, its ends among them; where those are fewer than two, with the rows
+    /// before and after it.
     #[must_use]
     pub fn within(&self, from_s: f64, to_s: f64) -> Self {
-        let first = self.at_s.partition_point(|at| *at < from_s);
-        let last = self.at_s.partition_point(|at| *at <= to_s).max(first);
+        let mut first = self.at_s.partition_point(|at| *at < from_s);
+        let mut last = self.at_s.partition_point(|at| *at <= to_s).max(first);
+        if last - first < 2 {
+            first = first.saturating_sub(1);
+            last = self.at_s.len().min(last + 1);
+        }
         let cut = |column: &Vec<Option<f64>>| column[first..last].to_vec();
         Self {
             at_s: self.at_s[first..last].to_vec(),
@@ -153,10 +158,17 @@ mod tests {
 
     #[test]
     fn a_stretch_of_time_has_its_own_rows() {
-        let part = series().within(1.0, 1.5);
-        assert_eq!(part.at_s, [1.0]);
-        assert_eq!(part.columns["b"], [Some(10.0)]);
-        assert!(series().within(7.0, 9.0).is_empty() && series().within(1.5, 1.6).is_empty());
+        let part = series().within(1.0, 2.5);
+        assert_eq!(part.at_s, [1.0, 2.0]);
+        assert_eq!(part.columns["b"], [Some(10.0), None]);
+        assert!(Series::default().within(0.0, 1.0).is_empty());
+    }
+
+    #[test]
+    fn a_stretch_that_is_shorter_than_the_readings_are_apart_has_those_around_it() {
+        assert_eq!(series().within(0.2, 0.3).at_s, [0.0, 1.0]);
+        assert_eq!(series().within(0.8, 1.3).at_s, [0.0, 1.0, 2.0]);
+        assert_eq!(series().within(7.0, 9.0).at_s, [2.0]);
     }
 
     #[test]

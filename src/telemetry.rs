@@ -1,9 +1,14 @@
 //! What was read of GPUs, of the server and of this machine while a case ran. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::gpu::{Energy, Lost, Process, ThrottleReason};
 use crate::metric::{Gauge, Scalar, Statistic, Watched};
 use crate::samples::Samples;
+use crate::scrape::{Histogram, Timing};
 use crate::series::Series;
 
 /// Everything that was read.
@@ -13,6 +18,14 @@ pub struct Telemetry {
     pub sources: Vec<Source>,
     /// Why nothing was read of the others.
     pub absent: BTreeMap<Watched, String>,
+    /// Why scalars are not known although something was read.
+    pub unread: BTreeMap<Scalar, String>,
+    /// What the server's own histograms counted, the requests of the warm-up among it.
+    pub server_latencies: BTreeMap<Timing, Histogram>,
+    /// The version of the GPUs' driver.
+    pub gpu_driver: Option<String>,
+    /// The newest version of CUDA that it speaks.
+    pub cuda: Option<String>,
     /// What a reader of the numbers should know.
     pub warnings: Vec<String>,
 }
@@ -32,11 +45,50 @@ pub struct Source {
     pub counts: bool,
     /// Why there are no readings of a column.
     pub missing: BTreeMap<String, String>,
+    /// What else is known of a GPU.
+    pub gpu: Option<GpuFacts>,
+}
+
+/// What is known of a GPU beside its readings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GpuFacts {
+    /// What it is called for good.
+    pub uuid: Option<String>,
+    /// All its memory, MiB.
+    pub memory_total_mib: Option<f64>,
+    /// The processes that computed on it.
+    pub processes: Vec<Process>,
+    /// Whether the server, or a process that it started, is among them; `null` where that is not known.
+    pub used_by_server: Option<bool>,
+    /// Where its energy comes from; `null` where it is not known.
+    pub energy: Option<Energy>,
+    /// For what it was held back.
+    pub throttle_reasons: BTreeSet<ThrottleReason>,
+    /// When and why it went away; `null` where it did not.
+    pub lost: Option<Lost>,
 }
 
 impl Telemetry {
+    /// The GPUs that were held back by heat or power, in words.
+    pub fn throttled(&self) -> impl Iterator<Item = String> {
+        self.of(Watched::Gpu).filter_map(|source| {
+            let share = source.series.statistic("throttled", Statistic::Mean)?;
+            let reasons = source.gpu.iter().flat_map(|gpu| &gpu.throttle_reasons);
+            let reasons: Vec<String> = reasons.map(ToString::to_string).collect();
+            (0.0 < share).then(|| {
+                format!(
+                    "{} was held back in {:.0} % of the readings ({}): cool it, raise its power limit, or \
+                     set lower clocks that it can hold",
+                    source.name,
+                    100.0 * share,
+                    reasons.join(", ")
+                )
+            })
+        })
+    }
+
     /// The sources of a kind that count.
-    fn of(&self, watched: Watched) -> impl Iterator<Item = &Source> {
+    pub fn of(&self, watched: Watched) -> impl Iterator<Item = &Source> {
         self.sources.iter().filter(move |source| source.watched == watched && source.counts)
     }
 
@@ -65,6 +117,9 @@ impl Telemetry {
 
     /// The scalar, where what was read has it, for a case that generated so many tokens; or why it has not.
     pub fn scalar(&self, scalar: Scalar, output_tokens: Option<u64>) -> Result<f64, String> {
+        if let Some(reason) = self.unread.get(&scalar) {
+            return Err(reason.clone());
+        }
         let read = |watched, column: &str, of: &dyn Fn(&Series) -> Option<f64>| {
             let values: Vec<f64> =
                 self.of(watched).filter_map(|source| of(&source.series)).collect();
@@ -100,12 +155,11 @@ impl Telemetry {
         }
     }
 
-    /// The same at other times, without what was read before the start of the case.
+    /// The same at other times.
     #[must_use]
     pub fn moved(mut self, by_s: f64) -> Self {
         for source in &mut self.sources {
-            source.series =
-                std::mem::take(&mut source.series).moved(by_s).within(0.0, f64::INFINITY);
+            source.series = std::mem::take(&mut source.series).moved(by_s);
         }
         self
     }
@@ -128,14 +182,32 @@ impl Telemetry {
                     known.series.append(source.series);
                     known.counts |= source.counts;
                     known.missing.extend(source.missing);
+                    known.add_facts(source.gpu);
                 }
                 None => self.sources.push(source),
             }
         }
         self.absent.extend(next.absent);
+        self.unread.extend(next.unread);
+        for (timing, histogram) in &next.server_latencies {
+            self.server_latencies.entry(*timing).or_default().merge(histogram);
+        }
+        self.gpu_driver = self.gpu_driver.take().or(next.gpu_driver);
+        self.cuda = self.cuda.take().or(next.cuda);
         let new = |warning: &String| !self.warnings.contains(warning);
         let new: Vec<String> = next.warnings.into_iter().filter(new).collect();
         self.warnings.extend(new);
+    }
+}
+
+impl Source {
+    /// Adds what became known of a GPU later.
+    fn add_facts(&mut self, later: Option<GpuFacts>) {
+        let (Some(facts), Some(later)) = (&mut self.gpu, later) else { return };
+        facts.throttle_reasons.extend(later.throttle_reasons);
+        facts.used_by_server = later.used_by_server.or(facts.used_by_server);
+        facts.lost = facts.lost.take().or(later.lost);
+        facts.processes = later.processes;
     }
 }
 
@@ -165,6 +237,7 @@ pub(crate) mod tests {
             series,
             counts: true,
             missing: BTreeMap::new(),
+            gpu: None,
         }
     }
 
@@ -186,7 +259,7 @@ pub(crate) mod tests {
     #[test]
     fn energy_is_what_was_spent_between_the_readings() {
         let one = source("gpu0", Watched::Gpu, "energy_j", &[5.0, 25.0, 45.0]);
-        let two = source("gpu1", Watched::Gpu, "energy_j", &[0.0, 60.0]);
+        let two = source("gpu1", Watched::Gpu, "energy_j", &[0.0, 60.0, 60.0]);
         let telemetry = of(vec![one, two]);
         assert_eq!(telemetry.scalar(Scalar::EnergyPerOutputToken, Some(200)), Ok(0.5));
         assert_eq!(telemetry.scalar(Scalar::OutputTokensPerJoule, Some(200)), Ok(2.0));
@@ -217,7 +290,7 @@ pub(crate) mod tests {
     fn what_was_read_of_a_later_trial_is_put_behind() {
         let mut all = of(vec![source("gpu0", Watched::Gpu, "power_w", &[1.0, 2.0])]);
         let next = of(vec![source("gpu0", Watched::Gpu, "power_w", &[0.0, 3.0, 4.0])]);
-        all.append(next.moved(-1.0).moved(2.0));
+        all.append(next.within(1.0, 9.0).moved(1.0));
         assert_eq!(all.sources[0].series.at_s, [0.0, 1.0, 2.0, 3.0]);
         assert_eq!(all.sources[0].series.values("power_w").sum::<f64>(), 10.0);
     }

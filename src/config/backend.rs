@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::count;
+use super::{Metrics, Switched, count};
 use crate::duration::HumanDuration;
 use crate::sim::{Dialect, Preset};
 use crate::tls::TlsOptions;
@@ -56,6 +56,8 @@ pub struct Backend {
     pub connect_timeout: Option<HumanDuration>,
     /// A missing server fails its cases instead of having them ignored.
     pub require_server: Option<bool>,
+    /// Whether and how the server's own metrics are read while its cases run; by kind unless set.
+    pub metrics: Option<Switched<Metrics>>,
     /// Of a `sim`: which wire protocol it speaks.
     pub protocol: Option<Spanned<ProtocolKind>>,
     /// Of a `sim`: which deployment it resembles.

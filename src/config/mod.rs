@@ -19,10 +19,12 @@ use crate::workload::{Columns, DatasetKind, Length, PromptForm, Salt, ThinkTime}
 mod backend;
 mod error;
 mod report;
+mod telemetry;
 
 pub use backend::{Backend, Engine, Launch, Model, StopSignal, StreamOptions};
 pub use error::ConfigError;
 pub use report::Report;
+pub use telemetry::{Gpu, GpuDevices, GpuName, Metrics, Switched, Throttled};
 
 /// A whole plan file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -232,6 +234,8 @@ macro_rules! with_settings {
             pub tokenizer: Option<PathBuf>,
             /// Whether the result holds an entry per request.
             pub details: Option<bool>,
+            /// Whether and how GPUs are read while the case runs.
+            pub gpu: Option<Switched<Gpu>>,
         }
 
         impl $name {
@@ -260,6 +264,7 @@ macro_rules! with_settings {
                     stall_timeout: self.stall_timeout,
                     tokenizer: self.tokenizer.clone(),
                     details: self.details,
+                    gpu: self.gpu.clone(),
                 }
             }
         }
@@ -325,6 +330,7 @@ impl Settings {
             stall_timeout: over.stall_timeout.or(self.stall_timeout),
             tokenizer: over.tokenizer.or(self.tokenizer),
             details: over.details.or(self.details),
+            gpu: over.gpu.or(self.gpu),
         }
     }
 }

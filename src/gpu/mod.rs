@@ -1,6 +1,7 @@
 //! What the GPUs of this machine did while requests ran, as their driver says. Of NVIDIA's so far.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -195,4 +196,17 @@ pub enum ThrottleReason {
     HwThermalSlowdown,
     /// The power supply had it halve its clocks, or worse.
     HwPowerBrakeSlowdown,
+}
+
+impl fmt::Display for ThrottleReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SwPowerCap => "sw_power_cap",
+            Self::HwSlowdown => "hw_slowdown",
+            Self::SyncBoost => "sync_boost",
+            Self::SwThermalSlowdown => "sw_thermal_slowdown",
+            Self::HwThermalSlowdown => "hw_thermal_slowdown",
+            Self::HwPowerBrakeSlowdown => "hw_power_brake_slowdown",
+        })
+    }
 }

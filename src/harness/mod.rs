@@ -129,9 +129,6 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     if cli.test_threads.is_some_and(|threads| 1 < threads) {
         say("note: cases never overlap; --test-threads has no effect");
     }
-    if cli.flags.collect_gpu_stats {
-        say("note: this version samples no GPU; the results have null for its figures");
-    }
     let mode = cli.mode();
     // In miniature there is nothing to compare.
     let baseline = match mode {
@@ -334,6 +331,7 @@ impl Runner {
                 },
                 metadata,
                 compared_cases: plan.cases.iter().filter(|case| case.against.is_some()).count(),
+                server_pids: BTreeMap::new(),
                 say,
             },
             progress: ProgressStyleKind::detect(cli.flags.no_progress || mode == Mode::Test),
@@ -395,7 +393,8 @@ impl Runner {
         }
         let _progress = Progress::start(self.progress, &job.case.name, Arc::clone(&live));
         let stop = &self.interrupt.stop;
-        let report = measure::run(&job.case, &job.prepared, &self.options, &live, stop);
+        let options = Options { server_pids: self.servers.pids(), ..self.options.clone() };
+        let report = measure::run(&job.case, &job.prepared, &options, &live, stop);
         let Some((path, Err(error))) = journal.map(Journal::finish) else { return report };
         report.map(|mut report| {
             let warnings = &mut report.servebench.warnings;

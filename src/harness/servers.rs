@@ -1,6 +1,7 @@
 //! The servers that the harness starts: those of one case at a time, shared by the cases in a row that need
 //! them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -42,6 +43,11 @@ impl Servers {
             launched.extend(server.map(|server| (backend.name.clone(), server)));
         }
         Ok(())
+    }
+
+    /// The processes that run, by their backends' names.
+    pub(super) fn pids(&self) -> BTreeMap<String, u32> {
+        lock(&self.0).iter().map(|(name, server)| (name.clone(), server.pid())).collect()
     }
 
     /// Stops what was started.

@@ -1,6 +1,7 @@
 //! The steps of one case, in order: start or find the server, try it, send the schedule, count tokens,
 //! judge. Owns no step's detail and prints nothing.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::ops::Range;
 use std::path::Path;
@@ -14,7 +15,7 @@ use crate::client::{Client, ReadyRequest};
 use crate::clock::Clock;
 use crate::compare::Trial;
 use crate::descriptors;
-use crate::drive::{self, Conversations, Sent};
+use crate::drive::{self, Conversations, Driven, Sent};
 use crate::evidence::{Looks, Requests};
 use crate::files::Files;
 use crate::flags::SelfCheckMode;
@@ -42,8 +43,11 @@ use crate::verdict::{self, Finding, Judgement};
 use crate::watchdog::Limits;
 use crate::workload::{PromptRequest, Sampling, Workload};
 
+use watch::Watch;
+
 mod pair;
 mod search;
+mod watch;
 
 /// Measures one case of a plan and reports on it; saves and prints nothing.
 ///
@@ -56,9 +60,14 @@ pub fn measure(case: &Case) -> anyhow::Result<Report> {
     let prepared = prepare(case, None, &Files::new(|_| {}))?;
     check(case, &prepared)?;
     let logs = std::env::temp_dir().join("servebench-logs");
-    let launched = case.backends().map(|backend| launch::launch(backend, &logs, &Stop::new()));
-    let _launched = launched.collect::<anyhow::Result<Vec<_>>>()?;
-    run(case, &prepared, &Options::default(), &Arc::default(), &Stop::new())
+    let mut launched = BTreeMap::new();
+    for backend in case.backends() {
+        let server = launch::launch(backend, &logs, &Stop::new())?;
+        launched.extend(server.map(|server| (backend.name.clone(), server)));
+    }
+    let server_pids = launched.iter().map(|(name, server)| (name.clone(), server.pid())).collect();
+    let options = Options { server_pids, ..Options::default() };
+    run(case, &prepared, &options, &Arc::default(), &Stop::new())
 }
 
 /// What a case sends, read and drawn before anything runs.
@@ -93,6 +102,8 @@ pub struct Options {
     pub metadata: Vec<(String, String)>,
     /// How many cases of the run are compared: the more there are, the more it takes to find a change.
     pub compared_cases: usize,
+    /// The processes of the servers that were started for the run, by their backends' names.
+    pub server_pids: BTreeMap<String, u32>,
     /// Is told how a case of many steps gets on, a line at a time.
     pub say: fn(&str),
 }
@@ -100,7 +111,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let self_check = SelfCheckMode::Auto;
-        Self { test_prompt: true, self_check, metadata: Vec::new(), compared_cases: 1, say: |_| {} }
+        Self {
+            test_prompt: true,
+            self_check,
+            metadata: Vec::new(),
+            compared_cases: 1,
+            server_pids: BTreeMap::new(),
+            say: |_| {},
+        }
     }
 }
 
@@ -316,7 +334,7 @@ async fn records(
     address: &Address,
     schedule: &Schedule,
     Controls { options, live, stop, .. }: Controls<'_>,
-) -> anyhow::Result<((Vec<RequestRecord>, Strain), Vec<String>)> {
+) -> anyhow::Result<Sending> {
     let client = Client::new(&case.backend, &address.endpoint_url())?;
     let limits = Limits { timeout: case.timeout, stall_timeout: case.stall_timeout };
     // There is nothing to find out about the embedded engine.
@@ -340,8 +358,19 @@ async fn records(
         Conversations { workload, warm_up, chat, body }
     });
     let sent = Sent { requests, warm_up, conversations };
-    let run = drive::drive(&client, sent, &case.load, schedule, limits, live, stop).await?;
-    Ok((run, notes))
+    let pid = options.server_pids.get(&case.backend.name).copied();
+    let watch = Watch::start(case, address, pid)?;
+    let driven = drive::drive(&client, sent, &case.load, schedule, limits, live, stop).await?;
+    let telemetry = watch.stop(driven.clock)?;
+    Ok(Sending { driven, telemetry, notes })
+}
+
+/// What came of sending a schedule.
+struct Sending {
+    driven: Driven,
+    telemetry: Telemetry,
+    /// What was found out before the clock started.
+    notes: Vec<String>,
 }
 
 /// The schedule of the case, which sends no more requests than were drawn unless its end is open.
@@ -436,8 +465,8 @@ impl Trials {
         });
         let waiting = matches!(case.load, Load::Closed(_)) || prepared.workload.has_turns();
         let runtime = drive::runtime(waiting, controls.live)?;
-        let ((records, strain), notes) =
-            runtime.block_on(records(case, prepared, &address, &schedule, controls))?;
+        let sending = runtime.block_on(records(case, prepared, &address, &schedule, controls))?;
+        let Sending { driven: Driven { records, strain, .. }, telemetry, notes } = sending;
         let sent = records.len();
         let measured: Vec<RequestRecord> =
             records.into_iter().filter(|record| !record.warm_up).collect();
@@ -446,7 +475,6 @@ impl Trials {
         // The case's own server would be in the way of the next one.
         drop(server);
         let counted = Counting::of(&requests);
-        let telemetry = Telemetry::default();
         let counted_telemetry = telemetry.within(counted.from_s, counted.to_s);
         let summary = Summary::new(&requests, case.goodput).with(&counted_telemetry);
         self.compared.push(Trial::new(case.seed, requests.len(), &summary));
@@ -549,11 +577,21 @@ fn report(
     let (sent, began) = (trials.runs.iter().map(|run| run.sent).sum(), first.began);
     let summary = trials.summary(case);
     let judgements = trials.judge(case, &summary);
+    let mut validity = validity;
+    let throttled: Vec<String> = trials.counted_telemetry.throttled().collect();
+    let throttled_is_invalid = case.gpu.as_ref().is_some_and(|gpu| gpu.throttled_is_invalid);
+    if throttled_is_invalid {
+        validity.doubts.extend(throttled.iter().cloned());
+    }
     let doubted = !validity.doubts.is_empty();
     let verdict = (!interrupted).then(|| verdict::verdict(&judgements, doubted, case.strict));
     let notes = first.notes.clone();
     let trial_summaries: Vec<&Summary> = trials.runs.iter().map(|run| &run.summary).collect();
     let mut warnings = notes;
+    warnings.extend(trials.telemetry.warnings.iter().cloned());
+    if !throttled_is_invalid {
+        warnings.extend(throttled);
+    }
     warnings.extend(prepared.notes.iter().chain(&prepared.workload.notes).cloned());
     if case.backend.ignore_eos || case.backend.min_tokens {
         warnings.extend(summary.tokens.shortfall());

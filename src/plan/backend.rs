@@ -7,6 +7,7 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use super::environment::{Expanded, expand, variable};
+use super::telemetry;
 use super::{
     Address, Backend, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_READY_TIMEOUT, Launch,
     Model, Server, name,
@@ -102,6 +103,7 @@ fn backend(
             .connect_timeout
             .map_or(DEFAULT_CONNECT_TIMEOUT, |timeout| timeout.0),
         require_server: flags.require_server || written.require_server.unwrap_or(false),
+        metrics: telemetry::metrics(file, kind, written.metrics.as_ref())?,
     };
     Ok(Resolved { backend: Arc::new(backend), models })
 }

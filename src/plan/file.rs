@@ -10,6 +10,7 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use super::backend::{Resolved, backends};
+use super::telemetry;
 use super::{
     Asked, Case, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP, NamedDataset, Outputs, Plan, PlanError,
     SearchOptions, TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, pairs,
@@ -257,6 +258,7 @@ impl Group<'_> {
             stall_timeout: flags.stall_timeout.or(settings.stall_timeout.map(|timeout| timeout.0)),
             tokenizer,
             details: !flags.no_details && settings.details.unwrap_or(true),
+            gpu: telemetry::gpu(file, flags, settings.gpu)?,
         })
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::ValueEnum as _;
 
 use super::backend::api_key;
+use super::telemetry;
 use super::{
     Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP,
     NamedDataset, Outputs, Plan, PlanError, SearchOptions, Server, TokenizerChoice, arrivals_of,
@@ -83,6 +84,7 @@ fn case(flags: &Flags) -> Result<Case, String> {
         timeout: flags.timeout.unwrap_or(DEFAULT_TIMEOUT),
         stall_timeout: flags.stall_timeout,
         details: !flags.no_details,
+        gpu: (flags.collect_gpu_stats || flags.require_gpu).then(|| telemetry::by_flags(flags)),
     })
 }
 

@@ -32,6 +32,7 @@ mod flags;
 mod name;
 mod outputs;
 mod pairs;
+mod telemetry;
 mod workload;
 
 /// Requests of a case unless the plan says otherwise: the default of MAX's script.
@@ -111,6 +112,8 @@ pub struct Case {
     pub tokenizer: TokenizerChoice,
     /// Whether the result holds an entry per request.
     pub details: bool,
+    /// How GPUs are read while it runs; `None` where they are not.
+    pub gpu: Option<GpuReading>,
 }
 
 impl Case {
@@ -326,6 +329,8 @@ pub struct Backend {
     pub connect_timeout: Duration,
     /// A missing server fails its cases instead of having them ignored.
     pub require_server: bool,
+    /// How its own metrics are read while its cases run; `None` where they are not.
+    pub metrics: Option<MetricsReading>,
 }
 
 /// How to start a server.
@@ -364,6 +369,7 @@ impl Backend {
             launch: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             require_server: false,
+            metrics: MetricsReading::usual(kind),
         }
     }
 
@@ -394,6 +400,7 @@ pub enum Server {
 
 pub use address::Address;
 pub use outputs::Outputs;
+pub use telemetry::{GpuReading, MetricsPlace, MetricsReading};
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]

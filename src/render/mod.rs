@@ -10,6 +10,7 @@ pub mod markdown;
 pub mod overview;
 pub mod reasons;
 pub mod table;
+pub mod telemetry;
 pub mod text;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::text::{number, plain};
 use crate::compare::{Change, Compared, Comparison};
+use crate::render::telemetry;
 use crate::report::{Report, SearchReport, SloReport, TurnReport};
 use crate::self_check::SelfCheck;
 
@@ -59,6 +60,12 @@ fn table(text: &mut String, report: &Report, marked: &mut Vec<String>) {
     line(text, "Max input tokens:", &whole(tokens.max_input));
     line(text, "Max output tokens:", &whole(tokens.max_output));
     line(text, "Max total tokens:", &whole(tokens.max_total));
+    if let Some([utilization, peak, available]) = telemetry::gpu_figures(report) {
+        heading(text, "GPU Stats", '-');
+        line(text, "GPU Utilization (%):", &number(utilization));
+        line(text, "Peak GPU Memory Used (MiB):", &number(peak));
+        line(text, "GPU Memory Available (MiB):", &number(available));
+    }
     heading(text, "", '=');
 }
 
@@ -102,6 +109,9 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
     }
     if let Some(check) = &servebench.self_check {
         push(text, &check_line(check));
+    }
+    for told in telemetry::lines(report) {
+        push(text, &told);
     }
     for slo in &servebench.slos {
         push(text, &slo_line(slo));

@@ -12,7 +12,7 @@ use super::{
 use crate::charts::{self, GapHeat, Waterfall};
 use crate::compare::{Comparison, Trial};
 use crate::evidence::Certainty;
-use crate::metric::{Latency, Scalar, Statistic};
+use crate::metric::{Latency, Scalar, Statistic, Watched};
 use crate::plan::Case;
 use crate::record::{Outcome, RequestRecord};
 use crate::samples::Samples;
@@ -80,6 +80,11 @@ impl Report {
         let median = |latency| flat(summary, latency, Statistic::Percentile(50.0));
         let std = |latency| flat(summary, latency, Statistic::StdDev);
         let p99 = |latency| flat(summary, latency, Statistic::Percentile(99.0));
+        let of_gpus = |column: &str, statistic| {
+            let gpus = measured.counted_telemetry.of(Watched::Gpu);
+            let values = gpus.filter_map(|gpu| gpu.series.statistic(column, statistic));
+            Some(values.collect::<Vec<f64>>()).filter(|values| !values.is_empty())
+        };
         let open = case.load.is_open_loop();
         let course = case.course;
         let s = |duration: Duration| duration.as_secs_f64();
@@ -122,9 +127,9 @@ impl Report {
             std_e2el_ms: std(Latency::E2e),
             p99_e2el_ms: p99(Latency::E2e),
             details: case.details.then(|| Details::new(requests)),
-            peak_gpu_memory_mib: None,
-            available_gpu_memory_mib: None,
-            gpu_utilization: None,
+            peak_gpu_memory_mib: of_gpus("memory_used_mib", Statistic::Max),
+            available_gpu_memory_mib: of_gpus("memory_free_mib", Statistic::Min),
+            gpu_utilization: of_gpus("utilization_percent", Statistic::Mean),
             servebench: Servebench {
                 schema_version: SCHEMA_VERSION,
                 version: env!("CARGO_PKG_VERSION").to_owned(),

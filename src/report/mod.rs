@@ -111,12 +111,12 @@ pub struct Report {
     /// Per request; left out with `details = false`.
     #[serde(flatten, skip_deserializing)]
     pub details: Option<Details>,
-    /// Not measured yet by this version.
-    pub peak_gpu_memory_mib: Option<f64>,
-    /// Not measured yet by this version.
-    pub available_gpu_memory_mib: Option<f64>,
-    /// Not measured yet by this version.
-    pub gpu_utilization: Option<f64>,
+    /// The most memory in use, of each GPU that counts; `null` where none was read.
+    pub peak_gpu_memory_mib: Option<Vec<f64>>,
+    /// The least memory that was free, of each.
+    pub available_gpu_memory_mib: Option<Vec<f64>>,
+    /// The mean utilization, of each, %.
+    pub gpu_utilization: Option<Vec<f64>>,
     /// Everything that the two scripts do not have.
     pub servebench: Servebench,
     /// What the user added with `--metadata`; once more under `servebench`, where it cannot be taken for

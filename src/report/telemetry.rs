@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::metric::Statistic;
+use crate::scrape::HistogramFigures;
 use crate::series::Series;
-use crate::telemetry::{Source, Telemetry};
+use crate::telemetry::{GpuFacts, Source, Telemetry};
 
 /// The most rows of a series; of more, each is the mean of neighbours. The figures are of all of them.
 const MAX_ROWS: usize = 600;
@@ -17,6 +18,10 @@ const MAX_ROWS: usize = 600;
 pub struct TelemetryReport {
     /// What was read of what.
     pub sources: Vec<SourceReport>,
+    /// The server's own latencies by the names of the client's, as its histograms have them; the requests of
+    /// the warm-up are among them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub server_latencies: BTreeMap<String, HistogramFigures>,
     /// Why nothing was read of a `gpu`, the `server` or the `host`.
     pub absent: BTreeMap<String, String>,
 }
@@ -37,6 +42,9 @@ pub struct SourceReport {
     /// Why there are no readings of something.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,
+    /// What else is known of a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuFacts>,
     /// The readings, at most 600 rows.
     pub series: Series,
 }
@@ -64,6 +72,13 @@ impl TelemetryReport {
             sources: sources
                 .map(|(all, counted)| SourceReport::new(all, &counted.series))
                 .collect(),
+            server_latencies: telemetry
+                .server_latencies
+                .iter()
+                .filter_map(|(timing, counted)| {
+                    Some((timing.name().to_owned(), counted.figures()?))
+                })
+                .collect(),
             absent: telemetry
                 .absent
                 .iter()
@@ -85,6 +100,7 @@ impl SourceReport {
             counts: source.counts,
             figures: figures.collect(),
             missing: source.missing.clone(),
+            gpu: source.gpu.clone(),
             series: source.series.decimated(MAX_ROWS),
         }
     }
@@ -129,7 +145,9 @@ mod tests {
     fn what_was_not_read_while_requests_counted_has_no_figures() {
         let sources = vec![source("gpu0", Watched::Gpu, "power_w", &[1.0])];
         let telemetry = Telemetry { sources, ..Telemetry::default() };
-        let report = TelemetryReport::new(&telemetry, &telemetry.within(5.0, 6.0));
+        let mut counted = telemetry.clone();
+        counted.sources[0].series = Series::default();
+        let report = TelemetryReport::new(&telemetry, &counted);
         assert!(report.sources[0].figures.is_empty());
         assert_eq!(report.sources[0].series.at_s, [0.0]);
     }

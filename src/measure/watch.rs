@@ -1,0 +1,212 @@
+//! What is read beside the requests of a trial: GPUs, and what the server says of itself.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail};
+use url::Url;
+
+use crate::clock::Clock;
+use crate::gpu::{self, DeviceName, Devices, Gpu, Gpus, Sampled, Sampler};
+use crate::metric::{Scalar, Watched};
+use crate::plan::{Address, Backend, Case, GpuReading, MetricsReading};
+use crate::scrape::{self, Scraped, Scraper};
+use crate::secret::Secret;
+use crate::telemetry::{GpuFacts, Source, Telemetry};
+
+/// Reads until it is stopped.
+pub(super) struct Watch {
+    clock: Clock,
+    gpus: Option<WatchedGpus>,
+    server: Option<(Scraper, bool)>,
+}
+
+/// GPUs, and where they are.
+enum WatchedGpus {
+    /// Of this machine. They count where the server is here too.
+    Here { sampler: Sampler, count: bool },
+    /// Wherever a page of metrics shows them; they may be required.
+    Elsewhere { scraper: Scraper, require: bool },
+}
+
+impl Watch {
+    /// Starts to read what the case asks for, of the server at `address` whose process is known where it was
+    /// started here. Blocks the thread for up to a second or two.
+    pub(super) fn start(
+        case: &Case,
+        address: &Address,
+        server_pid: Option<u32>,
+    ) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let backend = &case.backend;
+        let gpus = match &case.gpu {
+            None => None,
+            Some(GpuReading { exporter: Some(page), interval, require, .. }) => {
+                let options = scrape::Options::new(page.clone()).every(*interval);
+                let scraper = Scraper::start(with_secrets(options, backend, address), clock);
+                Some(WatchedGpus::Elsewhere { scraper, require: *require })
+            }
+            Some(reading) => {
+                let sampler = Sampler::start(&options_of(reading), clock, server_pid);
+                let sampler = sampler.context("the case requires GPUs")?;
+                Some(WatchedGpus::Here { sampler, count: backend.is_here() })
+            }
+        };
+        let server =
+            backend.metrics.as_ref().map(|MetricsReading { interval, raw, asked, .. }| {
+                let page = backend.metrics.as_ref().map(|metrics| metrics.url(address));
+                let options = scrape::Options::new(page.unwrap_or_else(|| address.endpoint_url()));
+                let options = scrape::Options { raw: raw.clone(), ..options.every(*interval) };
+                (Scraper::start(with_secrets(options, backend, address), clock), *asked)
+            });
+        Ok(Self { clock, gpus, server })
+    }
+
+    /// What was read, at times of `clock`. Blocks the thread for up to a second or two.
+    pub(super) fn stop(self, clock: Clock) -> anyhow::Result<Telemetry> {
+        let mut telemetry = Telemetry::default();
+        match self.gpus {
+            None => {}
+            Some(WatchedGpus::Here { sampler, count }) => {
+                telemetry.add_gpus(sampler.stop(), count);
+            }
+            Some(WatchedGpus::Elsewhere { scraper, require }) => {
+                let scraped = scraper.stop();
+                if require && scraped.gpus.is_empty() {
+                    let because =
+                        scraped.absent.unwrap_or_else(|| "the page shows none".to_owned());
+                    bail!("the case requires GPUs: {because}");
+                }
+                telemetry.add_exporter(scraped);
+            }
+        }
+        if let Some((scraper, asked)) = self.server {
+            telemetry.add_server(scraper.stop(), asked);
+        }
+        Ok(telemetry.moved(self.clock.seconds_after(clock)))
+    }
+}
+
+fn options_of(reading: &GpuReading) -> gpu::Options {
+    let names = reading.devices.iter();
+    let devices = match reading.devices.as_slice() {
+        [] => Devices::All,
+        _ => Devices::Named(names.map(|name| DeviceName::from(name.as_str())).collect()),
+    };
+    let (interval, require) = (reading.interval, reading.require);
+    gpu::Options { interval, devices, require, ..gpu::Options::default() }
+}
+
+/// With what the server wants to be told, where it is the server that is asked, and nobody else.
+fn with_secrets(options: scrape::Options, backend: &Backend, address: &Address) -> scrape::Options {
+    let same = |url: &Url| url.origin() == address.endpoint_url().origin();
+    let mut headers = Vec::new();
+    if same(&options.url) {
+        headers.extend(backend.headers.iter().cloned());
+        let bearer = |key: &Secret| Secret::new(format!("Bearer {}", key.reveal()));
+        headers.extend(backend.api_key.iter().map(|key| ("Authorization".to_owned(), bearer(key))));
+    }
+    scrape::Options { headers, tls: backend.tls.clone(), ..options }
+}
+
+impl Telemetry {
+    /// Those of this machine. They count where `count` says so and the server uses them.
+    fn add_gpus(&mut self, gpus: Gpus, count: bool) {
+        let sampled = match gpus {
+            Gpus::None { because } => {
+                self.absent.insert(Watched::Gpu, because);
+                return;
+            }
+            Gpus::Sampled(sampled) => sampled,
+        };
+        if !count {
+            self.warnings.push(
+                "the GPUs of this machine are not the server's, which is elsewhere, and count for \
+                 nothing: name a page of metrics that shows its own with gpu = { exporter = \"…\" }"
+                    .to_owned(),
+            );
+        }
+        if count && sampled.totals().energy_j.is_none() {
+            let reason =
+                "not every GPU that counts said what energy it took, all the time".to_owned();
+            self.unread.insert(Scalar::EnergyPerOutputToken, reason.clone());
+            self.unread.insert(Scalar::OutputTokensPerJoule, reason);
+        }
+        let used: Vec<String> = sampled.used().map(Gpu::label).collect();
+        let Sampled { driver_version, cuda_version, devices, warnings } = sampled;
+        self.gpu_driver = driver_version;
+        self.cuda = cuda_version;
+        self.warnings.extend(warnings);
+        for gpu in devices {
+            let name = gpu.label();
+            if let Some(lost) = &gpu.lost {
+                self.warnings.push(format!("{name} went away: {}", lost.because));
+            }
+            self.sources.push(Source {
+                counts: count && used.contains(&name),
+                name,
+                watched: Watched::Gpu,
+                what: gpu.name.unwrap_or_default(),
+                series: gpu.readings,
+                missing: gpu.unread,
+                gpu: Some(GpuFacts {
+                    uuid: gpu.uuid,
+                    memory_total_mib: gpu.memory_total_mib,
+                    processes: gpu.processes,
+                    used_by_server: gpu.used_by_server,
+                    energy: gpu.energy,
+                    throttle_reasons: gpu.throttle_reasons,
+                    lost: gpu.lost,
+                }),
+            });
+        }
+    }
+
+    /// Those that a page of metrics shows: they are the server's, or nobody would name it.
+    fn add_exporter(&mut self, scraped: Scraped) {
+        self.warnings.extend(scraped.warnings);
+        if let Some(because) = scraped.absent {
+            self.absent.insert(Watched::Gpu, because);
+        } else if scraped.gpus.is_empty() {
+            self.absent.insert(Watched::Gpu, "the exporter's page shows no GPU".to_owned());
+        }
+        for gpu in scraped.gpus {
+            let name = format!("gpu{}", gpu.index);
+            let again = self.sources.iter().filter(|source| source.name.starts_with(&name)).count();
+            self.sources.push(Source {
+                // Exporters of several machines may stand behind one page.
+                name: if again == 0 { name } else { format!("{name}-{again}") },
+                watched: Watched::Gpu,
+                what: gpu.model.unwrap_or_default(),
+                series: gpu.series,
+                counts: true,
+                missing: BTreeMap::new(),
+                gpu: Some(GpuFacts { uuid: gpu.uuid, ..GpuFacts::default() }),
+            });
+        }
+    }
+
+    /// What the server says of itself; that it says nothing is worth a warning where it was `asked`.
+    fn add_server(&mut self, scraped: Scraped, asked: bool) {
+        if asked || scraped.absent.is_none() {
+            self.warnings.extend(scraped.warnings);
+        }
+        if let Some(because) = scraped.absent {
+            self.absent.insert(Watched::Server, because);
+            return;
+        }
+        self.server_latencies = scraped.histograms;
+        let series = |name: &str, series, counts| Source {
+            name: name.to_owned(),
+            watched: Watched::Server,
+            what: scraped.engine.unwrap_or("an engine whose names are not known").to_owned(),
+            series,
+            counts,
+            missing: BTreeMap::new(),
+            gpu: None,
+        };
+        self.sources.push(series("server", scraped.server, true));
+        if !scraped.raw.is_empty() {
+            self.sources.push(series("server-raw", scraped.raw, false));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What is read beside the requests, as a user sees it: GPUs by a driver of our own, and the server's metrics.
+
+use super::*;
+
+const ONE_CASE: &str = "[[bench]]\nloads = [\"4conc\"]\nbackends = [\"sim\"]";
+
+/// A driver that answers from `script`, built from the source that the unit tests use.
+fn driver(folder: &Path, script: &str) -> PathBuf {
+    let library = folder.join("nvml.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nvml/fake_nvml.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
+    assert!(compiler.status().unwrap().success());
+    std::fs::write(folder.join("nvml.so.script"), script).unwrap();
+    library
+}
+
+/// Two GPUs, of which the second does not say its power, and was held back by heat.
+const TWO: &str = "driver version 580.1
+driver cuda 13010
+0 uuid GPU-a
+0 name H100
+0 utilization 90/40
+0 memory_mib 0/80000 30000/50000
+0 power_mw 650000
+0 energy_mj 5000000 5004500 5009000
+0 temperature_c 61
+1 uuid GPU-b
+1 name H100
+1 utilization 70/40
+1 memory_mib 0/80000 38000/42000
+1 throttle_bits 32";
+
+fn with_driver(project: &Project, library: &Path, args: &[&str]) -> Run {
+    let mut command = project.command(&[&["--bench", "--self-check", "never"], args].concat());
+    command.env("NVML_PATH", library);
+    finish(command)
+}
+
+#[cfg(unix)]
+#[test]
+fn gpus_are_in_the_table_the_result_and_the_objectives() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = driver(folder.path(), TWO);
+    let project = Project::new("", BACKENDS, ONE_CASE);
+    let slos = "gpu_utilization > 75; gpu_memory_peak_mib < 38000; kv_cache_usage.max < 0.95; \
+                energy_per_output_token < 0.5";
+    let run = with_driver(&project, &library, &["--collect-gpu-stats", "--slo", slos]);
+    run.expect(101).says("GPU Utilization (%):                     80.00");
+    run.says("Peak GPU Memory Used (MiB):              38000.00");
+    run.says("GPU Memory Available (MiB):              42000.00");
+    run.says("slo      met: gpu_utilization.mean > 75 (80 %");
+    run.says("slo      missed: gpu_memory_peak_mib < 38000 (38000 MiB");
+    run.says("slo      met: kv_cache_usage.max < 0.95");
+    run.says(
+        "slo      unknown: energy_per_output_token < 0.5 (n/a): not every GPU that counts said",
+    );
+    run.says("gpu1 was held back in 100 % of the readings (sw_thermal_slowdown)");
+    let result = &project.results()[0];
+    assert_eq!(result["peak_gpu_memory_mib"], serde_json::json!([30000.0, 38000.0]));
+    assert_eq!(result["gpu_utilization"], serde_json::json!([90.0, 70.0]));
+    let sources = result["servebench"]["telemetry"]["sources"].as_array().unwrap();
+    let gpu = |name: &str| sources.iter().find(|source| source["source"] == name).unwrap();
+    assert_eq!(gpu("gpu0")["figures"]["power_w"]["mean"], 650.0);
+    assert!(
+        gpu("gpu1")["missing"]["power_w"].as_str().unwrap().contains("not available"),
+        "{sources:?}"
+    );
+    assert_eq!(gpu("gpu1")["gpu"]["throttle_reasons"][0], "sw_thermal_slowdown");
+}
+
+#[cfg(unix)]
+#[test]
+fn energy_is_per_token_where_every_gpu_says_it_and_a_held_back_one_may_spoil_a_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "0 uuid GPU-a\n0 name H100\n0 power_mw 650000\n0 throttle_bits 32\n\
+                  0 energy_mj 1000 2000 3000 4000 5000 6000 7000 8000 9000";
+    let library = driver(folder.path(), script);
+    let project =
+        Project::new("gpu = { interval = \"20ms\", throttled = \"invalid\" }", BACKENDS, ONE_CASE);
+    let run = with_driver(&project, &library, &[]);
+    run.expect(3).says("invalid  gpu0 was held back in 100 %").says("J per output token");
+    let result = &project.results()[0];
+    let scalars = &result["servebench"]["scalars"];
+    let per_token = scalars["energy_per_output_token"].as_f64().unwrap();
+    let tokens = result["total_output_tokens"].as_f64().unwrap();
+    // A joule between any two readings.
+    let joules = per_token * tokens;
+    assert!((joules - joules.round()).abs() < 1e-6 && 1.0 <= joules, "{joules}");
+    assert_eq!(scalars["gpu_throttled_ratio"], 1.0);
+}
+
+#[test]
+fn without_a_driver_a_run_passes_and_says_why_unless_gpus_are_required() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("libnvidia-ml.so.1");
+    let project = Project::new("", BACKENDS, ONE_CASE);
+    let run = with_driver(&project, &missing, &["--collect-gpu-stats"]);
+    run.expect(0).says("gpu      none was read:").says("libnvidia-ml.so.1");
+    run.says("GPU Utilization (%):                     n/a");
+    let result = &project.results()[0];
+    assert_eq!(result["gpu_utilization"], Value::Null);
+    assert!(result["servebench"]["telemetry"]["absent"]["gpu"].is_string());
+    let run = with_driver(&project, &missing, &["--require-gpu"]);
+    run.expect(101).says("the case requires GPUs");
+}
+
+#[test]
+fn what_the_server_says_of_itself_is_beside_what_was_measured() {
+    let project = Project::new("", BACKENDS, ONE_CASE);
+    let run = project.bench(&["--self-check", "never"]);
+    run.expect(0).says("server   vLLM: running").says("server   TTFT by its own count: mean");
+    let result = &project.results()[0];
+    let telemetry = &result["servebench"]["telemetry"];
+    let own = &telemetry["server_latencies"]["ttft"];
+    assert_eq!(own["count"], result["completed"]);
+    let (own, here) = (own["mean_ms"].as_f64().unwrap(), result["mean_ttft_ms"].as_f64().unwrap());
+    assert!(own <= here && here < own + 50.0, "{own} ms by the server's count, {here} ms here");
+    assert_eq!(telemetry["absent"], serde_json::json!({}));
+}
+
+#[test]
+fn a_server_that_shows_no_metrics_is_named_only_where_they_were_asked_for() {
+    let page = |metrics: &str| {
+        let backend =
+            format!("{}\nmetrics = {metrics}", BACKENDS.split("[[backend]]").nth(1).unwrap());
+        Project::new("", &format!("[[backend]]{backend}"), ONE_CASE)
+    };
+    let project = page("{ url = \"/no-such-page\" }");
+    project
+        .bench(&["--self-check", "never"])
+        .expect(0)
+        .says("warning  the metrics at http://127.0.0.1");
+    assert!(project.results()[0]["servebench"]["telemetry"]["absent"]["server"].is_string());
+    let project = page("false");
+    let run = project.bench(&["--self-check", "never"]);
+    run.expect(0);
+    assert!(!run.stdout.contains("metrics") && !run.stdout.contains("server   "), "{}", run.stdout);
+}
