@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::course::{RampShape, WarmUp};
 use crate::duration::parse_duration;
 use crate::load::{ArrivalProcess, Burstiness, Load, Rate, Search};
+use crate::metric::Quantity;
 use crate::output_format::OutputFormat;
 use crate::share::Share;
 use crate::slo::Slo;
@@ -229,6 +230,20 @@ pub struct Flags {
     /// What to do when no case is selected [default: warn]
     #[arg(long, value_enum, value_name = "MODE", help_heading = "Verdict")]
     pub no_tests: Option<NoTests>,
+
+    /// Print saved results next to each other, and measure nothing: files of results, folders of them (the
+    /// newest of each case) or names of baselines. Cases are lined up by their names; where none is in two
+    /// of them, by what comes behind the backend, and a single folder has a column for each of its backends.
+    /// The number before a value is how many times worse it is than the best of its row
+    #[arg(long, value_name = "PLACE", num_args = 1.., help_heading = "Comparing results")]
+    pub compare: Vec<String>,
+    /// What --compare shows: metrics as in objectives, of those that results keep [default: ttft.p50,
+    /// ttft.p99,tpot.mean,e2e.p50,request_throughput,output_throughput]
+    #[arg(long, value_name = "METRIC", value_delimiter = ',', help_heading = "Comparing results")]
+    pub compare_metrics: Vec<Quantity>,
+    /// --compare leaves out rows in which nothing is worse than the best by so much
+    #[arg(long, value_name = "SHARE", help_heading = "Comparing results")]
+    pub compare_threshold: Option<Share>,
 
     /// Folder of the results [default: results]
     #[arg(long, value_name = "PATH", help_heading = "Results")]

@@ -185,7 +185,7 @@ impl Baseline {
 }
 
 /// The folder of a baseline: below the results, or where a path says.
-fn folder(results: &Path, name: &str) -> PathBuf {
+pub(super) fn folder(results: &Path, name: &str) -> PathBuf {
     if name.contains(['/', '\\']) {
         return PathBuf::from(name);
     }

@@ -47,6 +47,7 @@ mod miniature;
 mod nextest;
 mod outputs;
 mod servers;
+mod side_by_side;
 mod terminal;
 mod turn;
 
@@ -115,6 +116,10 @@ fn run(
 }
 
 fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
+    if !cli.flags.compare.is_empty() {
+        side_by_side::compare(cli, default_config)?;
+        return Ok(Exit::Passed);
+    }
     let plan = Plan::new(&cli.flags, default_config)?;
     let selected: Vec<&Case> = plan.cases.iter().filter(|case| cli.selects(&case.name)).collect();
     if cli.mode() == Mode::List {

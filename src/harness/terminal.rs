@@ -18,6 +18,18 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Whole lines with colours in them to stdout, which has them only where they are wanted.
+pub(super) fn print_styled(text: &str, color: Option<Color>) -> io::Result<()> {
+    let mut stdout = AutoStream::new(io::stdout().lock(), choice(color));
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// The columns of the terminal that stdout is; `None` where it is none.
+pub(super) fn width() -> Option<usize> {
+    terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into())
+}
+
 /// A line to stderr.
 pub(super) fn say(text: &str) {
     // There is nobody to tell that stderr is closed.
@@ -27,15 +39,19 @@ pub(super) fn say(text: &str) {
 /// All cases of a run below each other, to stderr. Without a wish, colour is used on a terminal, unless
 /// `NO_COLOR` is set, and in CI's logs that show it.
 pub(super) fn show(reports: &[&Report], color: Option<Color>) {
-    let choice = match color {
-        None | Some(Color::Auto) => ColorChoice::Auto,
-        Some(Color::Always) => ColorChoice::Always,
-        Some(Color::Never) => ColorChoice::Never,
-    };
     let terminal = terminal_size::terminal_size_of(io::stderr());
     let width = terminal.map_or(WIDTH_OF_LOGS, |(width, _)| usize::from(width.0));
     let text = overview::render(reports, width);
     if !text.is_empty() {
-        let _ = AutoStream::new(io::stderr(), choice).write_all(format!("\n{text}\n").as_bytes());
+        let _ = AutoStream::new(io::stderr(), choice(color))
+            .write_all(format!("\n{text}\n").as_bytes());
+    }
+}
+
+fn choice(color: Option<Color>) -> ColorChoice {
+    match color {
+        None | Some(Color::Auto) => ColorChoice::Auto,
+        Some(Color::Always) => ColorChoice::Always,
+        Some(Color::Never) => ColorChoice::Never,
     }
 }

@@ -5,7 +5,6 @@ use csv::{Terminator, WriterBuilder};
 use super::figure::{self, Figure};
 use crate::metric::{Latency, Quantity, Scalar, Statistic};
 use crate::report::{Ending, Report, RequestRate};
-use crate::verdict::Verdict;
 
 /// The name of the file.
 pub const FILE: &str = "results.csv";
@@ -52,7 +51,7 @@ type Count = fn(&Report) -> Option<f64>;
 
 const IDENTITY: [(&str, Word); 10] = [
     ("case", |report| report.servebench.case.clone()),
-    ("verdict", |report| report.servebench.verdict.map_or("interrupted", Verdict::name).to_owned()),
+    ("verdict", |report| report.verdict_name().to_owned()),
     ("date", |report| report.date.clone()),
     ("backend", |report| report.backend.clone()),
     ("kind", |report| report.servebench.plan.kind.clone()),

@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::figure::{self, Figure};
 use crate::metric::{Quantity, Scalar};
 use crate::report::{Ending, Report};
-use crate::verdict::Verdict;
 
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +77,10 @@ fn entries(report: &Report, direction: Direction) -> impl Iterator<Item = Entry>
 fn extra(report: &Report) -> String {
     let own = &report.servebench;
     format!(
-        "{} of {} requests, {} trials\n{}",
+        "completed: {} of {}\ntrials: {}\nverdict: {}",
         report.completed,
         own.plan.requests_counted,
         own.trials.len(),
-        own.verdict.map_or("interrupted", Verdict::name)
+        report.verdict_name()
     )
 }

@@ -70,11 +70,14 @@ fn status_of(report: &Report) -> TestCaseStatus {
         "error" => NonSuccessKind::Error,
         _ => NonSuccessKind::Failure,
     });
-    let message = match report.servebench.verdict {
-        None => "the run was interrupted",
-        Some(_) => reasons.first().map_or("", String::as_str),
+    let message = match (report.servebench.verdict, reasons.first()) {
+        (None, _) => "the run was interrupted".to_owned(),
+        // Without what lines it up with others.
+        (Some(_), first) => first
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .unwrap_or_default(),
     };
-    status.set_type(kind).set_message(xml(message)).set_description(xml(&reasons.join("\n")));
+    status.set_type(kind).set_message(xml(&message)).set_description(xml(&reasons.join("\n")));
     status
 }
 

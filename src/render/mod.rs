@@ -9,6 +9,7 @@ pub mod junit;
 pub mod markdown;
 pub mod overview;
 pub mod reasons;
+pub mod side_by_side;
 pub mod table;
 pub mod telemetry;
 pub mod text;

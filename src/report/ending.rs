@@ -52,11 +52,16 @@ impl Ending {
     /// How it ended, in a word or two.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Measured(report) => {
-                report.servebench.verdict.map_or("interrupted", Verdict::name)
-            }
+            Self::Measured(report) => report.verdict_name(),
             Self::Broken { .. } => "error",
             Self::Ignored { .. } => "ignored",
         }
+    }
+}
+
+impl Report {
+    /// How the case ended, in a word or two.
+    pub fn verdict_name(&self) -> &'static str {
+        self.servebench.verdict.map_or("interrupted", Verdict::name)
     }
 }

@@ -18,6 +18,7 @@ mod failures;
 mod formats;
 mod launched;
 mod secure;
+mod side_by_side;
 mod watched;
 
 /// The bench target `serving`, built by the Cargo that runs this test.
