@@ -147,6 +147,11 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
         let worse = baseline.judge_saved(name, &plan.results, &selected, print)?;
         return Ok(if worse { Exit::Failed } else { Exit::Passed });
     }
+    let outputs = Outputs::new(&plan);
+    // A filter reaches every bench binary, and what another has written is to stay.
+    if mode == Mode::Bench && !selected.is_empty() {
+        outputs.clear()?;
+    }
     let interrupt = Interrupt::listen();
     let mut absent = absent(mode, &selected)?;
     let runs = |case: &Case, absent: &BTreeMap<String, String>| {
@@ -156,7 +161,7 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     let running: Vec<&Case> = selected.iter().copied().filter(|case| runs(case, &absent)).collect();
     let mut jobs = prepare(mode, &running, &mut absent)?;
     let _lock = (mode == Mode::Bench && !jobs.is_empty()).then(|| MachineLock::acquire(say));
-    let runner = Arc::new(Runner::new(cli, &plan, mode, interrupt, baseline)?);
+    let runner = Arc::new(Runner::new(cli, &plan, mode, interrupt, baseline, outputs));
     for case in selected.iter().filter(|case| !jobs.contains_key(&case.name)) {
         if let Some(reason) = absent.get(&case.name) {
             say(&format!("ignored {}: {reason}", case.name));
@@ -320,10 +325,11 @@ impl Runner {
         mode: Mode,
         interrupt: Interrupt,
         baseline: Baseline,
-    ) -> anyhow::Result<Self> {
+        outputs: Outputs,
+    ) -> Self {
         let mut metadata = cli.flags.metadata.clone();
         metadata.extend(cli.flags.server_args.clone().map(|args| ("server_args".to_owned(), args)));
-        Ok(Self {
+        Self {
             mode,
             format: cli.output_format(),
             results: plan.results.clone(),
@@ -346,8 +352,8 @@ impl Runner {
             refused: AtomicBool::new(false),
             servers: Servers::default(),
             baseline,
-            outputs: Outputs::begin(plan, mode)?,
-        })
+            outputs,
+        }
     }
 
     fn run(&self, ticket: usize, job: Job) -> Result<Option<Measurement>, Failed> {

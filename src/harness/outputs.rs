@@ -9,7 +9,6 @@ use std::sync::Mutex;
 use anyhow::Context as _;
 
 use super::nextest::SharedRun;
-use crate::cli::Mode;
 use crate::lock::lock;
 use crate::output_format::OutputFormat;
 use crate::plan::Plan;
@@ -28,25 +27,29 @@ pub(super) struct Outputs {
 }
 
 impl Outputs {
-    /// Those that the plan asks for. What a run before left under their names goes, lest it be taken for
-    /// what comes of this one.
-    pub(super) fn begin(plan: &Plan, mode: Mode) -> anyhow::Result<Self> {
-        let outputs = Self {
+    /// Those that the plan asks for.
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
             formats: plan.outputs.formats.clone(),
             folder: plan.outputs.folder.clone(),
             suite: suite(),
             endings: Mutex::default(),
             shared: SharedRun::detect(&plan.results),
-        };
+        }
+    }
+
+    /// Removes what a run before left under their names, lest it be taken for what comes of this one.
+    pub(super) fn clear(&self) -> anyhow::Result<()> {
         // Processes of one run add to what is there.
-        if mode == Mode::Bench && outputs.shared.is_none() {
-            for format in &outputs.formats {
-                for file in files(*format, &outputs.suite, &[])? {
-                    remove(&outputs.folder.join(file.name))?;
-                }
+        if self.shared.is_some() {
+            return Ok(());
+        }
+        for format in &self.formats {
+            for file in files(*format, &self.suite, &[])? {
+                remove(&self.folder.join(file.name))?;
             }
         }
-        Ok(outputs)
+        Ok(())
     }
 
     /// Whether every request is to be written down.

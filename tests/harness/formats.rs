@@ -89,6 +89,9 @@ fn each_format_that_is_asked_for_holds_every_case_of_the_run() {
         assert!(told.iter().zip(&known).all(same), "{told:?} and {known:?}");
     }
 
+    // A filter that selects nothing here is meant for another bench target.
+    project.bench(&["elsewhere/", "--output-format", ALL]).expect(0);
+    assert!(read(&project, "junit.xml").contains("2conc"));
     // The run that comes next leaves nothing of this one in them.
     project.bench(&["@4conc", "--self-check", "never", "--output-format", ALL]).expect(0);
     for name in FILES {
