@@ -27,6 +27,7 @@ use crate::plan::{Address, Backend, Case, Plan, Server};
 use crate::probe::Probe;
 use crate::progress::{Progress, ProgressStyleKind};
 use crate::render::table;
+use crate::render::text::plain;
 use crate::report::saved::Identity;
 use crate::report::{Ending, Report};
 use crate::verdict::Verdict;
@@ -540,6 +541,7 @@ fn missed(report: &Report) -> String {
         Some(Verdict::Regressed) => "it is worse than what it was compared with",
         _ => "an objective was missed",
     };
+    let lines: Vec<String> = lines.iter().map(|line| plain(line)).collect();
     format!("{what}\n  {}", lines.join("\n  "))
 }
 

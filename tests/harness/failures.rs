@@ -67,7 +67,7 @@ fn read_request(stream: &mut TcpStream) -> (String, Value) {
     (line, serde_json::from_slice(&body).unwrap())
 }
 
-fn response(status: &str, kind: &str, body: &str) -> String {
+pub fn response(status: &str, kind: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()

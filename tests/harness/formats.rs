@@ -1,5 +1,6 @@
 //! The files that a run leaves for other tools, as those find them.
 
+use super::failures::{Scripted, response};
 use super::*;
 
 const ALL: &str = "junit,csv,markdown,bencher,github-benchmark,jsonl";
@@ -192,4 +193,40 @@ fn an_interrupted_run_leaves_what_there_is_in_every_format() {
     assert_eq!(records.len(), 2, "{records:?}");
     let partial = records.iter().find(|name| name.contains("20.0qps")).unwrap();
     assert!(5 <= read(&project, partial).lines().count());
+}
+
+#[test]
+fn what_a_hostile_server_says_means_nothing_to_a_terminal_or_a_format() {
+    let words = "<script>alert(1)</script> \u{1b}[2J\u{7} | `x` \" ' & \u{202e}txt\n::error::gone";
+    let error = serde_json::json!({ "error": { "message": words } }).to_string();
+    let server = Scripted::start(20, move |_, _| {
+        response("503 Service Unavailable", "application/json", &error)
+    });
+    let bench = "[[bench]]\nloads = [\"1conc\"]";
+    let project = Project::new("", &server.backend("probe = false"), bench);
+    let mut command = project.command(&[
+        "--bench",
+        "--require-server",
+        "--self-check",
+        "never",
+        "--output-format",
+        ALL,
+    ]);
+    command.env("GITHUB_ACTIONS", "true");
+    let run = finish(command);
+    run.expect(101).says("http_503: 20");
+    let obeyed =
+        |character: char| character != '\n' && (character.is_control() || character == '\u{202e}');
+    for text in [&run.stdout, &run.stderr] {
+        assert!(!text.contains(obeyed), "{text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("::error::gone")), "{text}");
+    }
+    for name in ["junit.xml", "summary.md"] {
+        let text = read(&project, name);
+        assert!(text.contains("alert(1)") && !text.contains(obeyed), "{name}: {text:?}");
+    }
+    assert!(!read(&project, "junit.xml").contains("<script"));
+    let folder = project.folder.path().join("results");
+    let records = read(&project, &names(&folder, ".records.jsonl")[0]);
+    assert_eq!(records.lines().count(), 20, "a line break in a message breaks no line");
 }
