@@ -136,7 +136,9 @@ pub mod search;
 
 pub mod series;
 
+pub mod environment;
 pub mod gpu;
+pub mod host;
 pub mod scrape;
 
 pub mod telemetry;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// A word of a library, and who in `src` may say it.
 const HOMES: [(&str, &[&str]); 13] = [
     ("reqwest", &["hub", "probe", "scrape"]),
+    ("procfs", &["environment", "host"]),
     ("httparse", &["http1"]),
     ("csv", &["render", "workload"]),
     ("quick_junit", &["render"]),

@@ -41,6 +41,14 @@ impl Address {
         url
     }
 
+    /// A path that the server has beside its API, such as `/metrics`.
+    pub fn beside(&self, path: &str) -> Url {
+        let root = self.base.path().trim_end_matches('/');
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", root.strip_suffix("/v1").unwrap_or(root)));
+        url
+    }
+
     /// The base URL for showing: without user, password and query, which may be secrets.
     pub fn shown(&self) -> String {
         let mut url = self.base.clone();
@@ -62,6 +70,17 @@ impl std::fmt::Debug for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_beside_the_api_is_not_below_its_version() {
+        for (base, url) in [
+            ("http://h:8000", "http://h:8000/metrics"),
+            ("http://h:8000/v1/", "http://h:8000/metrics"),
+            ("https://h/llm/v1", "https://h/llm/metrics"),
+        ] {
+            assert_eq!(Address::new(base, "/x").unwrap().beside("/metrics").as_str(), url);
+        }
+    }
 
     #[test]
     fn the_endpoint_is_below_the_base_url() {
