@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A word of a library, and who in `src` may say it.
-const HOMES: [(&str, &[&str]); 13] = [
+const HOMES: [(&str, &[&str]); 14] = [
     ("reqwest", &["hub", "probe", "scrape"]),
     ("procfs", &["environment", "host"]),
     ("httparse", &["http1"]),

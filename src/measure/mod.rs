@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::compare::Trial;
 use crate::descriptors;
 use crate::drive::{self, Conversations, Driven, Sent};
+use crate::environment::{self, Environment};
 use crate::evidence::{Looks, Requests};
 use crate::files::Files;
 use crate::flags::SelfCheckMode;
@@ -23,6 +24,7 @@ use crate::journal::Part;
 use crate::launch;
 use crate::live::{Goal, Live};
 use crate::load::Load;
+use crate::metric::Watched;
 use crate::plan::{Address, Case, Server, TokenizerChoice};
 use crate::record::RequestRecord;
 use crate::report::{Measured, Report};
@@ -197,6 +199,12 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>, files: &Files) -> anyhow::
     Ok(Prepared { tokenizer, drawn, asked, workload, warm_up, seed, salt, notes })
 }
 
+/// How long a server may take to say its version.
+const VERSION_PATIENCE: Duration = Duration::from_secs(1);
+
+/// This machine, and the repository that the run is of.
+static HERE: LazyLock<Environment> = LazyLock::new(|| Environment::detect(Path::new(".")));
+
 /// A number that no other run has.
 static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
 
@@ -358,11 +366,15 @@ async fn records(
         Conversations { workload, warm_up, chat, body }
     });
     let sent = Sent { requests, warm_up, conversations };
+    let version = match unknown {
+        true => environment::server_version(&case.backend, address, VERSION_PATIENCE).await,
+        false => None,
+    };
     let pid = options.server_pids.get(&case.backend.name).copied();
     let watch = Watch::start(case, address, pid)?;
     let driven = drive::drive(&client, sent, &case.load, schedule, limits, live, stop).await?;
     let telemetry = watch.stop(driven.clock)?;
-    Ok(Sending { driven, telemetry, notes })
+    Ok(Sending { driven, telemetry, notes, version })
 }
 
 /// What came of sending a schedule.
@@ -371,6 +383,8 @@ struct Sending {
     telemetry: Telemetry,
     /// What was found out before the clock started.
     notes: Vec<String>,
+    /// The version that the server says it is.
+    version: Option<String>,
 }
 
 /// The schedule of the case, which sends no more requests than were drawn unless its end is open.
@@ -445,6 +459,7 @@ struct TrialRun {
     strain: Strain,
     /// What was found out before the clock started.
     notes: Vec<String>,
+    version: Option<String>,
     address: Address,
 }
 
@@ -466,7 +481,7 @@ impl Trials {
         let waiting = matches!(case.load, Load::Closed(_)) || prepared.workload.has_turns();
         let runtime = drive::runtime(waiting, controls.live)?;
         let sending = runtime.block_on(records(case, prepared, &address, &schedule, controls))?;
-        let Sending { driven: Driven { records, strain, .. }, telemetry, notes } = sending;
+        let Sending { driven: Driven { records, strain, .. }, telemetry, notes, version } = sending;
         let sent = records.len();
         let measured: Vec<RequestRecord> =
             records.into_iter().filter(|record| !record.warm_up).collect();
@@ -495,6 +510,7 @@ impl Trials {
             began,
             strain,
             notes,
+            version,
             address,
         });
         Ok(())
@@ -553,6 +569,19 @@ impl Trials {
         let interrupted = stop.is_requested();
         let mode = if interrupted { SelfCheckMode::Never } else { options.self_check };
         self_check::of(mode, load, first.strain.wall, stop)
+    }
+}
+
+/// What the trials, of which there is one at least, ran on.
+fn environment_of(trials: &Trials) -> Environment {
+    let telemetry = &trials.telemetry;
+    let gpus: Vec<String> = telemetry.of(Watched::Gpu).map(|gpu| gpu.what.clone()).collect();
+    Environment {
+        gpus: Some(gpus).filter(|gpus| !gpus.is_empty()),
+        gpu_driver: telemetry.gpu_driver.clone(),
+        cuda: telemetry.cuda.clone(),
+        server_version: trials.runs[0].version.clone(),
+        ..HERE.clone()
     }
 }
 
@@ -630,6 +659,7 @@ fn report(
         warnings,
         workload: &prepared.workload,
         salt: prepared.salt.as_deref(),
+        environment: environment_of(&trials),
         metadata: &options.metadata,
     };
     Report::new(measured, &ZonedDateTime::now())

@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::gpu::{self, DeviceName, Devices, Gpu, Gpus, Sampled, Sampler};
+use crate::host::{self, HostReadings, HostSampler};
 use crate::metric::{Scalar, Watched};
 use crate::plan::{Address, Backend, Case, GpuReading, MetricsReading};
 use crate::scrape::{self, Scraped, Scraper};
@@ -18,6 +19,7 @@ pub(super) struct Watch {
     clock: Clock,
     gpus: Option<WatchedGpus>,
     server: Option<(Scraper, bool)>,
+    host: HostSampler,
 }
 
 /// GPUs, and where they are.
@@ -58,7 +60,8 @@ impl Watch {
                 let options = scrape::Options { raw: raw.clone(), ..options.every(*interval) };
                 (Scraper::start(with_secrets(options, backend, address), clock), *asked)
             });
-        Ok(Self { clock, gpus, server })
+        let host = HostSampler::start(host::DEFAULT_INTERVAL, clock);
+        Ok(Self { clock, gpus, server, host })
     }
 
     /// What was read, at times of `clock`. Blocks the thread for up to a second or two.
@@ -82,6 +85,7 @@ impl Watch {
         if let Some((scraper, asked)) = self.server {
             telemetry.add_server(scraper.stop(), asked);
         }
+        telemetry.add_host(self.host.stop());
         Ok(telemetry.moved(self.clock.seconds_after(clock)))
     }
 }
@@ -182,6 +186,22 @@ impl Telemetry {
                 missing: BTreeMap::new(),
                 gpu: Some(GpuFacts { uuid: gpu.uuid, ..GpuFacts::default() }),
             });
+        }
+    }
+
+    /// This machine.
+    fn add_host(&mut self, readings: HostReadings) {
+        match readings.absent {
+            Some(because) => drop(self.absent.insert(Watched::Host, because)),
+            None => self.sources.push(Source {
+                name: "host".to_owned(),
+                watched: Watched::Host,
+                what: "the machine that sent the requests".to_owned(),
+                series: readings.series,
+                counts: true,
+                missing: BTreeMap::new(),
+                gpu: None,
+            }),
         }
     }
 

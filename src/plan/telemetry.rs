@@ -50,8 +50,8 @@ pub struct MetricsReading {
 /// Where a page of metrics is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetricsPlace {
-    /// Below the base URL.
-    Below(String),
+    /// Beside the API: below the base URL, without its `/v1`.
+    Beside(String),
     /// On another port of the same host.
     Port(u16, &'static str),
     /// Anywhere.
@@ -62,13 +62,13 @@ impl MetricsReading {
     /// What is usual of a kind; `None` for one that shows nothing.
     pub(super) fn usual(kind: BackendKind) -> Option<Self> {
         use BackendKind as Kind;
-        let below = |path: &str| MetricsPlace::Below(path.to_owned());
+        let beside = |path: &str| MetricsPlace::Beside(path.to_owned());
         let place = match kind {
             // MAX has them on a port of their own, Triton too.
             Kind::Modular | Kind::ModularChat => MetricsPlace::Port(8001, "/metrics"),
             Kind::TrtLlm => MetricsPlace::Port(8002, "/metrics"),
-            Kind::Vllm | Kind::VllmChat | Kind::Sglang | Kind::SglangChat => below("/metrics"),
-            Kind::LlamaCpp | Kind::LlamaCppChat | Kind::Tgi | Kind::Sim => below("/metrics"),
+            Kind::Vllm | Kind::VllmChat | Kind::Sglang | Kind::SglangChat => beside("/metrics"),
+            Kind::LlamaCpp | Kind::LlamaCppChat | Kind::Tgi | Kind::Sim => beside("/metrics"),
             // Anybody's: nobody asked to be looked at.
             Kind::OpenAi | Kind::OpenAiChat | Kind::OpenAiResponses => return None,
         };
@@ -79,13 +79,14 @@ impl MetricsReading {
     /// The page of the server at an address.
     pub fn url(&self, address: &Address) -> Url {
         match &self.place {
-            MetricsPlace::Below(path) => address.below(path),
+            MetricsPlace::Beside(path) => address.beside(path),
             MetricsPlace::Port(port, path) => {
-                let mut url = address.endpoint_url();
-                // A URL with a host, as each address is, has room for a port.
-                let _ = url.set_port(Some(*port));
-                url.set_path(path);
-                url.set_query(None);
+                let mut url = address.beside(path);
+                // A server behind another, whose URL names no port, has none.
+                if url.port().is_some() {
+                    // A URL with a host, as each address is, has room for a port.
+                    let _ = url.set_port(Some(*port));
+                }
                 url
             }
             MetricsPlace::At(url) => url.clone(),
@@ -162,8 +163,8 @@ pub(super) fn metrics(
     };
     let usual = MetricsReading::usual(kind).map(|usual| usual.place);
     let place = match &written.url {
-        None => usual.unwrap_or_else(|| MetricsPlace::Below("/metrics".to_owned())),
-        Some(url) if url.get_ref().starts_with('/') => MetricsPlace::Below(url.get_ref().clone()),
+        None => usual.unwrap_or_else(|| MetricsPlace::Beside("/metrics".to_owned())),
+        Some(url) if url.get_ref().starts_with('/') => MetricsPlace::Beside(url.get_ref().clone()),
         Some(url) => match page(file, url)? {
             Some(url) => MetricsPlace::At(url),
             None => return Ok(None),
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(metrics_url("metrics = false"), None);
         assert_eq!(metrics_url("metrics = true").as_deref(), Some("http://far:8001/metrics"));
         let below = metrics_url("metrics = { url = \"/stats\" }");
-        assert_eq!(below.as_deref(), Some("http://far:8000/v1/stats"));
+        assert_eq!(below.as_deref(), Some("http://far:8000/stats"));
         let other = metrics_url("metrics = { url = \"http://other:1/m\" }");
         assert_eq!(other.as_deref(), Some("http://other:1/m"));
     }

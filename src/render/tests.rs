@@ -7,6 +7,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd, html};
 use serde_json::Value;
 
 use super::{bencher, csv_table, github_benchmark, junit, markdown, table};
+use crate::environment::Environment;
 use crate::evidence::{Looks, Requests};
 use crate::plan::Plan;
 use crate::record::Failure;
@@ -42,6 +43,7 @@ pub(crate) fn report(workload: &str, requests: &[Counted]) -> Report {
     let telemetry = Telemetry::default();
     let measured = Measured {
         telemetry: &telemetry,
+        environment: Environment::default(),
         counted_telemetry: &telemetry,
         case: &case,
         base_url: None,

@@ -6,11 +6,12 @@ use std::time::Duration;
 use jiff::ZonedDateTime;
 
 use super::{
-    Details, Environment, FailureReport, Figure, LatencyReport, PlanReport, Report, RequestRate,
-    SCHEMA_VERSION, Servebench, SloReport, TelemetryReport, TokensReport, TurnFigures, TurnReport,
+    Details, FailureReport, Figure, LatencyReport, PlanReport, Report, RequestRate, SCHEMA_VERSION,
+    Servebench, SloReport, TelemetryReport, TokensReport, TurnFigures, TurnReport,
 };
 use crate::charts::{self, GapHeat, Waterfall};
 use crate::compare::{Comparison, Trial};
+use crate::environment::Environment;
 use crate::evidence::Certainty;
 use crate::metric::{Latency, Scalar, Statistic, Watched};
 use crate::plan::Case;
@@ -67,6 +68,8 @@ pub struct Measured<'a> {
     pub workload: &'a Workload,
     /// What the prompts began with.
     pub salt: Option<&'a str>,
+    /// What it ran on.
+    pub environment: Environment,
     /// What the user added.
     pub metadata: &'a [(String, String)],
 }
@@ -182,7 +185,7 @@ impl Report {
                 self_check: measured.self_check.ok(),
                 warnings,
                 metadata: metadata.iter().cloned().collect(),
-                environment: Environment::detect(),
+                environment: measured.environment,
             },
             metadata: BTreeMap::new(),
             steps: Vec::new(),
@@ -433,23 +436,5 @@ fn error_text(record: &RequestRecord) -> String {
     match &record.outcome {
         Outcome::Completed => String::new(),
         Outcome::Failed { failure, message } => format!("{failure}: {message}"),
-    }
-}
-
-/// What the processor calls itself.
-fn cpu_model() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-impl Environment {
-    fn detect() -> Self {
-        Self {
-            os: std::env::consts::OS.to_owned(),
-            arch: std::env::consts::ARCH.to_owned(),
-            cpus: std::thread::available_parallelism().ok().map(usize::from),
-            cpu_model: cpu_model(),
-        }
     }
 }

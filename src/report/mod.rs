@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::charts::{Bars, GapHeat, Waterfall};
 use crate::compare::{Change, Comparison, Trial};
+use crate::environment::Environment;
 use crate::self_check::SelfCheck;
 use crate::series::Series;
 use crate::steady::SteadyState;
@@ -479,17 +480,4 @@ pub struct TurnFigures {
     pub p50: Option<f64>,
     /// The 99th percentile.
     pub p99: Option<f64>,
-}
-
-/// What it ran on.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Environment {
-    /// Operating system.
-    pub os: String,
-    /// Processor architecture.
-    pub arch: String,
-    /// Processors that this process may use.
-    pub cpus: Option<usize>,
-    /// What the processor calls itself; `null` where the system does not say.
-    pub cpu_model: Option<String>,
 }

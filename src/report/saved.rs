@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Report, SCHEMA_VERSION};
 use crate::compare::Trial;
+use crate::environment::MATCHED;
 
 /// A result of one case.
 #[derive(Clone, Debug)]
@@ -81,10 +82,10 @@ impl Identity {
             let theirs = other.work.get(field).map_or("none", String::as_str);
             return Some(format!("another {field}: {value}, and {theirs} there"));
         }
-        let fields = self.environment.keys().chain(other.environment.keys());
+        let fields = self.environment.keys().filter(|field| MATCHED.contains(&field.as_str()));
         fields
             .filter(|field| !allowed.contains(field))
-            .find(|field| self.environment.get(*field) != other.environment.get(*field))
+            .find(|field| self.differs(other, field))
             .map(|field| {
                 let shown = |identity: &Self| {
                     identity.environment.get(field).map_or("none".to_owned(), Value::to_string)
@@ -96,6 +97,14 @@ impl Identity {
                     shown(other)
                 )
             })
+    }
+}
+
+impl Identity {
+    /// Whether both say something of a field, and not the same.
+    fn differs(&self, other: &Self, field: &str) -> bool {
+        let known = |of: &Self| of.environment.get(field).filter(|value| !value.is_null()).cloned();
+        known(self).zip(known(other)).is_some_and(|(own, their)| own != their)
     }
 }
 
