@@ -378,6 +378,22 @@ fn a_server_that_hangs_in_mid_answer_costs_a_warning() {
 }
 
 #[test]
+fn openmetrics_is_read_where_a_server_sends_it() {
+    let url = serve(|_, stream| {
+        let kind = "200 OK\r\ncontent-type: application/openmetrics-text; version=1.0.0";
+        let page = "# TYPE vllm:generation_tokens counter\n\
+                    vllm:generation_tokens_total{engine=\"0\"} 8.0 1700000000.123 # {id=\"a\"} 1.0\n\
+                    vllm:num_requests_running{engine=\"0\"} 3.0\n# EOF\n";
+        send(stream, kind, page.as_bytes());
+    });
+    let (scraped, _) = watch(often(url), 50);
+    assert_eq!(scraped.warnings, Vec::<String>::new());
+    assert_eq!(last(&scraped, "requests_running"), Some(3.0));
+    let rates = scraped.server.values("generation_tokens_per_s");
+    assert_eq!(rates.fold(0.0, f64::max), 0.0, "the count stands still");
+}
+
+#[test]
 fn a_slow_answer_is_a_gap() {
     let url = serve(|number, stream| {
         if number == 1 {
