@@ -331,6 +331,18 @@ pub fn with_sessions(
     }
 }
 
+/// What the trials of one session came to, by metric; ms for a latency. Of the metrics that each of them has.
+pub fn levels(trials: &[Trial]) -> BTreeMap<String, f64> {
+    let names = trials.first().into_iter().flat_map(|trial| trial.metrics.keys());
+    names
+        .filter_map(|name| {
+            let values = trials.iter().map(|trial| trial.metrics.get(name).copied());
+            let values: Vec<f64> = values.collect::<Option<_>>()?;
+            Some((name.clone(), Session::of_trials(&values)?.value()))
+        })
+        .collect()
+}
+
 /// A change of level in a history.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Change {

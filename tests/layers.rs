@@ -12,7 +12,7 @@ const HOMES: [(&str, &[&str]); 14] = [
     ("csv", &["render", "workload"]),
     ("quick_junit", &["render"]),
     ("parquet", &["workload"]),
-    ("minijinja", &["chat_template"]),
+    ("minijinja", &["chat_template", "render"]),
     ("nix", &["launch", "socket", "strain"]),
     ("hdrhistogram", &["samples"]),
     ("statrs", &["statistics"]),

@@ -5,6 +5,7 @@ pub mod bencher;
 pub mod csv_table;
 pub mod figure;
 pub mod github_benchmark;
+pub mod html;
 pub mod junit;
 pub mod markdown;
 pub mod overview;

@@ -1,0 +1,60 @@
+//! A run as one file for a browser: all cases in a table, and the figures and charts of each. It asks
+//! nothing of any network, and its tables are readable without its scripts.
+
+mod cause;
+mod chart_data;
+mod policy;
+mod run_data;
+mod template;
+mod view;
+
+use std::collections::BTreeMap;
+
+use crate::compare::{self, Trial};
+use crate::report::{Ending, Report};
+
+/// The name of the file.
+pub const FILE: &str = "report.html";
+
+/// What the page shows of one case.
+#[derive(Clone, Debug)]
+pub struct Case<'a> {
+    /// How it ended.
+    pub ending: &'a Ending,
+    /// The result that it was compared with: its curves are drawn behind.
+    pub before: Option<&'a Report>,
+    /// Its sessions by date, this one the last; empty where no history is kept.
+    pub history: Vec<Session>,
+}
+
+impl<'a> Case<'a> {
+    /// A case that is compared with nothing.
+    pub fn new(ending: &'a Ending) -> Self {
+        Self { ending, before: None, history: Vec::new() }
+    }
+}
+
+/// What a case came to at some time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// When, as [`Change::since`](crate::compare::Change::since) calls it.
+    pub date: String,
+    /// Its level by the metric's name; ms for a latency.
+    pub levels: BTreeMap<String, f64>,
+}
+
+impl Session {
+    /// That of the trials of a result.
+    pub fn new(date: &str, trials: &[Trial]) -> Self {
+        Self { date: date.to_owned(), levels: compare::levels(trials) }
+    }
+}
+
+/// The page of a run.
+///
+/// # Errors
+///
+/// If a result is none that can be written as JSON.
+pub fn page(cases: &[Case<'_>]) -> anyhow::Result<String> {
+    template::render(&view::Page::new(cases)?)
+}
