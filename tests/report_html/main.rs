@@ -90,6 +90,15 @@ fn the_page_of_a_run_shows_every_case_and_asks_nothing_of_anybody() {
         })
         .collect();
     assert_eq!(rows, json!(expected));
+    // Without scripts the tables are there all the same.
+    browser.call("Emulation.setScriptExecutionDisabled", json!({ "value": true }));
+    browser.open(&file);
+    let read = browser.evaluate("[document.querySelectorAll('table.summary tbody tr').length, \
+                                 document.querySelector('.noscript').innerText, document.querySelectorAll('svg').length]");
+    assert_eq!(read, json!([6, "The charts need JavaScript. All figures are in the tables.", 0]));
+    browser.call("Emulation.setScriptExecutionDisabled", json!({ "value": false }));
+    browser.open(&file);
+    browser.evaluate(DRAW_ALL);
     let charts = browser.evaluate(
         "[...document.querySelectorAll('.chart:not(.empty)')].map((chart) => chart.dataset.chart)",
     );

@@ -34,15 +34,16 @@ const PLAN: &str = r#"
 
     [[bench]]
     backends = ["quick"]
-    loads = ["80qps", "16conc"]
+    loads = ["40qps", "16conc"]
 
     [[bench]]
     backends = ["small"]
-    loads = ["40qps", "160qps", "inf"]
+    loads = ["20qps", "160qps", "inf"]
 
     # Who waits for too long in the queue is sent away.
     [[override]]
     cases = ["small/*@inf"]
+    requests = 1000
     timeout = "400ms"
     slo = ["output_throughput > 500", "error_ratio < 5%"]
 "#;
@@ -199,7 +200,7 @@ pub const HOSTILE: &str = "<script>window.hacked=1</script>\"'&lt;<img src=x one
 
 /// Cases whose every text is hostile.
 pub fn hostile() -> Vec<Ending> {
-    let plan = PLAN.replace("requests = 120", "requests = 20");
+    let plan = PLAN.replace("requests = 1000", "requests = 120");
     let plan = Plan::parse(&plan).unwrap();
     let mut report = servebench::measure(case(&plan, "small/sim/sharegpt@inf")).unwrap();
     let text = || HOSTILE.to_owned();

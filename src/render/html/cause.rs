@@ -124,3 +124,78 @@ fn for_a_place() -> Vec<Evidence> {
         evidence("from when it was sent", pointer("ttft"), "ms"),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::record::tests::completed;
+    use crate::render::tests::report;
+    use crate::report::{ReadFigures, SourceReport};
+    use crate::series::Series;
+    use crate::summary::tests::counted;
+
+    fn result(bound: Bound, verdict: Verdict) -> Report {
+        let mut report = report("sharegpt", &[counted(completed(&[60, 70]), 2)]);
+        report.servebench.client.bound = bound;
+        report.servebench.verdict = Some(verdict);
+        report
+    }
+
+    fn waiting(mut report: Report, mean: f64) -> Report {
+        let figures = ReadFigures { count: 9, mean, min: 0.0, max: 9.0, last: 0.0 };
+        report.servebench.telemetry.sources.push(SourceReport {
+            source: "server".to_owned(),
+            kind: "server".to_owned(),
+            what: "vllm".to_owned(),
+            counts: true,
+            figures: BTreeMap::from([("requests_waiting".to_owned(), figures)]),
+            missing: BTreeMap::new(),
+            series: Series::default(),
+        });
+        report
+    }
+
+    fn who(report: &Report) -> &'static str {
+        Cause::of(report).who
+    }
+
+    #[test]
+    fn a_client_that_was_too_slow_is_to_blame_whatever_waits_in_the_server() {
+        assert_eq!(who(&waiting(result(Bound::Client, Verdict::Invalid), 50.0)), "client");
+    }
+
+    #[test]
+    fn requests_that_wait_are_a_queue_and_one_now_and_then_is_none() {
+        let slow = || result(Bound::Rate, Verdict::SloMissed);
+        assert_eq!(who(&waiting(slow(), 4.0)), "queue");
+        assert_eq!(who(&waiting(slow(), 0.2)), "server");
+        assert_eq!(who(&result(Bound::Server, Verdict::SloMissed)), "queue");
+    }
+
+    #[test]
+    fn a_server_that_is_slow_without_a_queue_is_to_blame_itself() {
+        assert_eq!(who(&result(Bound::Rate, Verdict::SloMissed)), "server");
+        assert_eq!(who(&result(Bound::Cap, Verdict::Regressed)), "server");
+    }
+
+    #[test]
+    fn a_case_that_passed_was_held_up_by_its_schedule_alone() {
+        assert_eq!(who(&result(Bound::Rate, Verdict::Pass)), "schedule");
+    }
+
+    #[test]
+    fn each_figure_that_is_named_stands_in_the_document() {
+        let report = waiting(result(Bound::Server, Verdict::SloMissed), 4.0);
+        let document = serde_json::to_value(&report).unwrap();
+        let cause = Cause::of(&report);
+        assert!(!cause.evidence.is_empty());
+        for evidence in &cause.evidence {
+            assert!(
+                document.pointer(&evidence.pointer).is_some_and(|it| it.is_number()),
+                "{cause:?}"
+            );
+        }
+    }
+}

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{
-    AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, context,
-    escape_formatter,
+    AutoEscape, Environment, Error, ErrorKind, HtmlEscape, Output, State, UndefinedBehavior,
+    context, escape_formatter,
 };
 
 use super::policy::content_security_policy;
@@ -114,7 +114,8 @@ fn decimal(number: f64, digits: usize, signed: bool) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    minijinja::HtmlEscape(&plain(text)).to_string()
+    // A slash ends nothing between quotes, and pointers are full of them.
+    HtmlEscape(&plain(text)).to_string().replace("&#x2f;", "/")
 }
 
 /// What stands in a document at a JSON pointer.
@@ -132,4 +133,41 @@ fn pointed_at(document: &Value, pointer: &str) -> Result<Value, Error> {
         return Err(Error::new(ErrorKind::UndefinedError, message));
     }
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn shown(document: &serde_json::Value, pointer: &str, options: &[(&str, Value)]) -> String {
+        let options: Kwargs = options.iter().cloned().collect();
+        figure(&Value::from(Serde(document)), pointer, options).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_figure_says_where_it_stands_and_what_it_is_to_the_last_digit() {
+        let document = json!({ "a": [{ "p99.9": 12.345_678_9 }], "count": 7, "ratio": -0.62 });
+        assert_eq!(
+            shown(&document, "/a/0/p99.9", &[]),
+            "<data data-json=\"/a/0/p99.9\" value=\"12.3456789\">12.35</data>"
+        );
+        assert_eq!(
+            shown(&document, "/count", &[]),
+            "<data data-json=\"/count\" value=\"7\">7</data>"
+        );
+        let options = [("scale", Value::from(-100)), ("digits", Value::from(1))];
+        assert!(shown(&document, "/ratio", &options).contains("data-scale=\"-100\">62.0</data>"));
+    }
+
+    #[test]
+    fn what_is_missing_is_not_0_and_what_is_small_is_not_either() {
+        let document = json!({ "none": null, "small": 0.001_234, "zero": 0.0 });
+        assert_eq!(shown(&document, "/none", &[]), "<span class=\"none\">n/a</span>");
+        assert!(shown(&document, "/small", &[]).ends_with(">0.0012</data>"));
+        assert!(shown(&document, "/zero", &[]).ends_with(">0.00</data>"));
+        let document = Value::from(Serde(&document));
+        assert!(pointed_at(&document, "/no/such").is_err());
+    }
 }

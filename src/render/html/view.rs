@@ -175,3 +175,40 @@ fn changes(report: &Report) -> Vec<Worst> {
     });
     changed.into_iter().map(|(place, _)| Worst { place }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::completed;
+    use crate::render::tests::report;
+    use crate::summary::tests::counted;
+
+    fn change(metric: &str, since: &str, percent: f64, worse: bool) -> Change {
+        let (metric, since) = (metric.to_owned(), since.to_owned());
+        Change { metric, since, before: 100.0, after: 100.0 + percent, percent, worse }
+    }
+
+    #[test]
+    fn it_is_worse_since_what_failed_it_changed_last() {
+        let mut report = report("sharegpt", &vec![counted(completed(&[20, 70]), 2); 300]);
+        let missed: Vec<&str> = report
+            .servebench
+            .slos
+            .iter()
+            .filter(|slo| slo.finding == "missed")
+            .map(|slo| slo.slo.as_str())
+            .collect();
+        assert_eq!(missed, ["tpot.p99 < 1ms"]);
+        report.servebench.history_changes = vec![
+            change("tpot.p99", "2026-01-01", 10.0, true),
+            change("tpot.p99", "2026-02-01", 20.0, true),
+            change("tpot.p99", "2026-03-01", -5.0, false),
+            change("e2e.p50", "2026-04-01", 90.0, true),
+        ];
+        assert_eq!(since(&report).unwrap().place, 1);
+        report.servebench.history_changes.drain(..2);
+        assert_eq!(since(&report).unwrap().place, 1, "the change of another metric");
+        report.servebench.history_changes.truncate(1);
+        assert!(since(&report).is_none(), "it became better");
+    }
+}

@@ -59,7 +59,7 @@ function timeline(data, colours, element) {
     option.grid.push({ left: 74, right: 18, top, height, outerBoundsMode: 'none' });
     option.xAxis.push(axis(colours, {
       type: 'value', gridIndex: at, min: 0, max: last, name: bottom ? 'time, s' : undefined, nameGap: 22,
-      axisLabel: { show: bottom, formatter: (value) => shown(value) },
+      axisLabel: { show: bottom, showMaxLabel: false, formatter: (value) => shown(value) },
       splitLine: { show: false },
     }));
     option.yAxis.push(axis(colours, {
@@ -73,7 +73,9 @@ function timeline(data, colours, element) {
       const shade = nth === 0 && steady_s
         ? { silent: true, itemStyle: { color: colours.quiet, opacity: 0.09 }, data: [[{ xAxis: steady_s[0] }, { xAxis: steady_s[1] }]] }
         : undefined;
-      option.series.push({ ...series, xAxisIndex: at, yAxisIndex: at, markArea: shade });
+      // Dashes tell lines of one panel apart.
+      const lineStyle = { ...series.lineStyle, type: panel.series.length > 1 ? series.lineStyle.type : 'solid' };
+      option.series.push({ ...series, lineStyle, xAxisIndex: at, yAxisIndex: at, markArea: shade });
     });
   });
   return option;
