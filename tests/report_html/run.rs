@@ -137,59 +137,32 @@ fn slower(report: &Report, by: f64) -> Report {
     report
 }
 
-/// A result with what a GPU and a server could have said.
+/// A result with what a GPU could have said.
 fn watched(mut report: Report) -> Report {
-    let at_s = report.servebench.timeline.at_s.clone();
-    let in_flight = report.servebench.timeline.columns["in_flight"].clone();
-    let column = |of: &dyn Fn(f64) -> f64| -> Vec<Option<f64>> {
-        in_flight.iter().map(|value| value.map(of)).collect()
+    let Series { at_s, columns } = &report.servebench.timeline;
+    let busy = columns["in_flight"].iter().map(|value| value.map(|n| (n * 12.0).min(97.0)));
+    let busy: Vec<Option<f64>> = busy.collect();
+    let read: Vec<f64> = busy.iter().flatten().copied().collect();
+    let figures = ReadFigures {
+        count: read.len(),
+        mean: read.iter().sum::<f64>() / read.len() as f64,
+        min: read.iter().copied().fold(f64::INFINITY, f64::min),
+        max: read.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        last: *read.last().unwrap(),
     };
-    let source = |source: &str, kind: &str, what: &str, columns: Vec<(&str, Vec<Option<f64>>)>| {
-        let columns: BTreeMap<String, Vec<Option<f64>>> =
-            columns.into_iter().map(|(name, values)| (name.to_owned(), values)).collect();
-        let figures = columns.iter().map(|(name, values)| {
-            let values: Vec<f64> = values.iter().flatten().copied().collect();
-            let figures = ReadFigures {
-                count: values.len(),
-                mean: values.iter().sum::<f64>() / values.len() as f64,
-                min: values.iter().copied().fold(f64::INFINITY, f64::min),
-                max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-                last: *values.last().unwrap(),
-            };
-            (name.clone(), figures)
-        });
-        SourceReport {
-            source: source.to_owned(),
-            kind: kind.to_owned(),
-            what: what.to_owned(),
-            counts: true,
-            figures: figures.collect(),
-            missing: BTreeMap::from([("energy_j".to_owned(), "the driver has none".to_owned())]),
-            series: Series { at_s: at_s.clone(), columns },
-        }
+    let name = || "utilization_percent".to_owned();
+    let gpu = SourceReport {
+        source: "gpu0".to_owned(),
+        kind: "gpu".to_owned(),
+        what: "NVIDIA H100 80GB HBM3".to_owned(),
+        counts: true,
+        gpu: None,
+        figures: BTreeMap::from([(name(), figures)]),
+        missing: BTreeMap::from([("energy_j".to_owned(), "the driver has none".to_owned())]),
+        series: Series { at_s: at_s.clone(), columns: BTreeMap::from([(name(), busy)]) },
     };
-    report.servebench.telemetry.sources = vec![
-        source(
-            "gpu0",
-            "gpu",
-            "NVIDIA H100 80GB HBM3",
-            vec![
-                ("utilization_percent", column(&|n| (n * 12.0).min(97.0))),
-                ("power_w", column(&|n| 120.0 + (n * 60.0).min(480.0))),
-            ],
-        ),
-        source(
-            "server",
-            "server",
-            "vllm",
-            vec![
-                ("requests_running", column(&|n| n.min(8.0))),
-                ("requests_waiting", column(&|n| (n - 8.0).max(0.0))),
-                ("kv_cache_usage", column(&|n| (n / 40.0).min(0.98))),
-            ],
-        ),
-    ];
-    report.servebench.telemetry.absent.clear();
+    report.servebench.telemetry.sources.insert(0, gpu);
+    report.servebench.telemetry.absent.remove("gpu");
     report
 }
 

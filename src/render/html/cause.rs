@@ -150,6 +150,7 @@ mod tests {
             kind: "server".to_owned(),
             what: "vllm".to_owned(),
             counts: true,
+            gpu: None,
             figures: BTreeMap::from([("requests_waiting".to_owned(), figures)]),
             missing: BTreeMap::new(),
             series: Series::default(),
