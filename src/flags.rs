@@ -245,6 +245,11 @@ pub struct Flags {
     #[arg(long, value_name = "SHARE", help_heading = "Comparing results")]
     pub compare_threshold: Option<Share>,
 
+    /// Make report.html anew of saved results, and measure nothing: of the newest of each case in these
+    /// folders, into the first of them
+    #[arg(long, value_name = "FOLDER", num_args = 1.., help_heading = "Comparing results")]
+    pub report: Vec<String>,
+
     /// Folder of the results [default: results]
     #[arg(long, value_name = "PATH", help_heading = "Results")]
     pub result_dir: Option<PathBuf>,
@@ -286,6 +291,9 @@ pub struct Flags {
     /// The same, and a case whose GPUs cannot be read fails
     #[arg(long, help_heading = "Results")]
     pub require_gpu: bool,
+    /// Write no report.html at the end of a run
+    #[arg(long, help_heading = "Results")]
+    pub no_html: bool,
     /// Show no progress
     #[arg(long, alias = "disable-tqdm", help_heading = "Results")]
     pub no_progress: bool,

@@ -20,6 +20,8 @@ pub enum OutputFormat {
     Bencher,
     /// smaller-is-better.json and bigger-is-better.json: for github-action-benchmark
     GithubBenchmark,
+    /// report.html: tables and charts for a browser, which is written unless --no-html says otherwise
+    Html,
     /// A .records.jsonl beside each result: a line per request as it ends
     Jsonl,
 }

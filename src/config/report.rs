@@ -13,6 +13,8 @@ pub struct Report {
     /// In which formats.
     #[serde(default)]
     pub formats: Vec<OutputFormat>,
+    /// Whether `report.html` is written; it is unless set.
+    pub html: Option<bool>,
     /// Where what is of the whole run goes; to the results unless set.
     pub folder: Option<PathBuf>,
 }

@@ -47,6 +47,7 @@ mod lock;
 mod miniature;
 mod nextest;
 mod outputs;
+mod page;
 mod servers;
 mod side_by_side;
 mod terminal;
@@ -121,6 +122,10 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
         side_by_side::compare(cli, default_config)?;
         return Ok(Exit::Passed);
     }
+    if !cli.flags.report.is_empty() {
+        page::rebuild(cli)?;
+        return Ok(Exit::Passed);
+    }
     let plan = Plan::new(&cli.flags, default_config)?;
     let selected: Vec<&Case> = plan.cases.iter().filter(|case| cli.selects(&case.name)).collect();
     if cli.mode() == Mode::List {
@@ -186,7 +191,9 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     runner.servers.stop();
     if mode == Mode::Bench {
         runner.outputs.note_others(running.iter().map(String::as_str));
-        runner.outputs.write()?;
+        if let Some(path) = runner.outputs.write()? {
+            say(&format!("report {}", path.display()));
+        }
         runner.outputs.with_endings(|endings| {
             let reports: Vec<&Report> = endings.iter().filter_map(Ending::report).collect();
             terminal::show(&reports, cli.color);
@@ -463,7 +470,7 @@ impl Runner {
     }
 
     /// Saves and prints a result, and gives back what is still of use.
-    fn keep(&self, report: Report) -> anyhow::Result<Report> {
+    fn keep(&self, mut report: Report) -> anyhow::Result<Report> {
         let name = self.result_filename.as_deref();
         for step in &report.steps {
             step.save(&self.results, None, &ZonedDateTime::now())?;
@@ -473,6 +480,9 @@ impl Runner {
             let named = path.with_extension("records.jsonl");
             fs::rename(&records, &named)
                 .with_context(|| format!("name `{}` after its result", records.display()))?;
+        }
+        if let (Some(_), Some(other)) = (&report.servebench.comparison, report.steps.pop()) {
+            self.outputs.note_other(&report.servebench.case, other);
         }
         let report = report.without_details();
         self.baseline.keep(&report)?;
@@ -490,7 +500,8 @@ impl Runner {
         if self.mode == Mode::Bench {
             let kept = report.and_then(|report| self.keep(report));
             let noted = kept.map(|report| self.outputs.note(Ending::measured(report)));
-            for error in [noted, self.outputs.write()].into_iter().filter_map(Result::err) {
+            let written = self.outputs.write().map(|_| ());
+            for error in [noted, written].into_iter().filter_map(Result::err) {
                 say(&format!("error: {error:#}"));
             }
         }

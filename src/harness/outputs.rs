@@ -1,7 +1,7 @@
 //! What a run leaves beside its results, for people and other tools: one file a format, made at its end, or
 //! when it is interrupted, of how its cases ended.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -9,20 +9,24 @@ use std::sync::Mutex;
 use anyhow::Context as _;
 
 use super::nextest::SharedRun;
+use super::page;
 use crate::lock::lock;
 use crate::output_format::OutputFormat;
 use crate::plan::Plan;
 use crate::render::github_benchmark::{self, Direction};
-use crate::render::{bencher, csv_table, junit, markdown};
-use crate::report::{self, Ending};
+use crate::render::{bencher, csv_table, html, junit, markdown};
+use crate::report::{self, Ending, Report};
 
 /// The endings of a run's cases, and what is to be made of them.
 #[derive(Debug)]
 pub(super) struct Outputs {
     formats: BTreeSet<OutputFormat>,
     folder: PathBuf,
+    results: PathBuf,
     suite: String,
     endings: Mutex<Vec<Ending>>,
+    /// What cases were compared with in turn, by the cases' names.
+    others: Mutex<BTreeMap<String, Report>>,
     shared: Option<SharedRun>,
 }
 
@@ -32,8 +36,10 @@ impl Outputs {
         Self {
             formats: plan.outputs.formats.clone(),
             folder: plan.outputs.folder.clone(),
+            results: plan.results.clone(),
             suite: suite(),
             endings: Mutex::default(),
+            others: Mutex::default(),
             shared: SharedRun::detect(&plan.results),
         }
     }
@@ -45,7 +51,7 @@ impl Outputs {
             return Ok(());
         }
         for format in &self.formats {
-            for file in files(*format, &self.suite, &[])? {
+            for file in self.files(*format, &[])? {
                 remove(&self.folder.join(file.name))?;
             }
         }
@@ -60,6 +66,11 @@ impl Outputs {
     /// Notes how a case ended.
     pub(super) fn note(&self, ending: Ending) {
         lock(&self.endings).push(ending);
+    }
+
+    /// Notes the result with which a case was compared in turn.
+    pub(super) fn note_other(&self, case: &str, other: Report) {
+        lock(&self.others).insert(case.to_owned(), other.without_details());
     }
 
     /// Notes of the cases that have no ending that they had none.
@@ -78,21 +89,23 @@ impl Outputs {
         tell(&lock(&self.endings))
     }
 
-    /// Writes a file a format, each whole or not at all.
-    pub(super) fn write(&self) -> anyhow::Result<()> {
+    /// Writes a file a format, each whole or not at all. Where the page is, if it was written.
+    pub(super) fn write(&self) -> anyhow::Result<Option<PathBuf>> {
         let endings = lock(&self.endings);
         if self.formats.is_empty() || endings.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         match &self.shared {
-            None => self.write_of(&endings),
-            Some(shared) => shared.with_all(&endings, |all| self.write_of(all)),
+            None => self.write_of(&endings)?,
+            Some(shared) => shared.with_all(&endings, |all| self.write_of(all))?,
         }
+        let has_page = self.formats.contains(&OutputFormat::Html);
+        Ok(has_page.then(|| self.folder.join(html::FILE)))
     }
 
     fn write_of(&self, endings: &[Ending]) -> anyhow::Result<()> {
         for format in &self.formats {
-            for file in files(*format, &self.suite, endings)? {
+            for file in self.files(*format, endings)? {
                 let path = self.folder.join(file.name);
                 match file.text {
                     Some(text) => report::write_whole(&path, text.as_bytes()),
@@ -103,6 +116,29 @@ impl Outputs {
         }
         Ok(())
     }
+
+    /// The files of a format.
+    fn files(&self, format: OutputFormat, endings: &[Ending]) -> anyhow::Result<Vec<OutputFile>> {
+        let one = |name, text| vec![OutputFile { name, text: Some(text) }];
+        Ok(match format {
+            // Written case by case.
+            OutputFormat::Json | OutputFormat::Jsonl => Vec::new(),
+            OutputFormat::Html => {
+                one(html::FILE, page::page(&self.results, endings, &lock(&self.others))?)
+            }
+            OutputFormat::Junit => one(junit::FILE, junit::render(&self.suite, endings)?),
+            OutputFormat::Csv => one(csv_table::FILE, csv_table::render(endings)?),
+            OutputFormat::Markdown => one(markdown::FILE, markdown::render(endings, usize::MAX)),
+            OutputFormat::Bencher => one(bencher::FILE, bencher::render(endings)?),
+            OutputFormat::GithubBenchmark => [Direction::Smaller, Direction::Bigger]
+                .into_iter()
+                .map(|direction| {
+                    let text = github_benchmark::render(direction, endings)?;
+                    Ok(OutputFile { name: direction.file(), text })
+                })
+                .collect::<anyhow::Result<_>>()?,
+        })
+    }
 }
 
 /// A file of a run.
@@ -110,26 +146,6 @@ struct OutputFile {
     name: &'static str,
     /// `None` where there is nothing to be said in it.
     text: Option<String>,
-}
-
-/// The files of a format.
-fn files(format: OutputFormat, suite: &str, endings: &[Ending]) -> anyhow::Result<Vec<OutputFile>> {
-    let one = |name, text| vec![OutputFile { name, text: Some(text) }];
-    Ok(match format {
-        // Written case by case.
-        OutputFormat::Json | OutputFormat::Jsonl => Vec::new(),
-        OutputFormat::Junit => one(junit::FILE, junit::render(suite, endings)?),
-        OutputFormat::Csv => one(csv_table::FILE, csv_table::render(endings)?),
-        OutputFormat::Markdown => one(markdown::FILE, markdown::render(endings, usize::MAX)),
-        OutputFormat::Bencher => one(bencher::FILE, bencher::render(endings)?),
-        OutputFormat::GithubBenchmark => [Direction::Smaller, Direction::Bigger]
-            .into_iter()
-            .map(|direction| {
-                let text = github_benchmark::render(direction, endings)?;
-                Ok(OutputFile { name: direction.file(), text })
-            })
-            .collect::<anyhow::Result<_>>()?,
-    })
 }
 
 fn remove(path: &Path) -> anyhow::Result<()> {

@@ -1,20 +1,15 @@
 //! `--compare`: results that were saved, next to each other. Runs nothing.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
-use serde::de::IgnoredAny;
-use serde_json::error::Category;
+use anyhow::bail;
 
 use super::{baseline, terminal};
 use crate::cli::Cli;
 use crate::metric::{Latency, Quantity, Scalar, Statistic};
 use crate::plan::Plan;
 use crate::render::side_by_side::{Look, Side, render};
-use crate::report::Report;
+use crate::report::folder::{newest, read_all};
 use crate::share::Share;
 
 /// What is compared unless the user says.
@@ -33,7 +28,7 @@ pub(super) fn compare(cli: &Cli, default_config: &Path) -> anyhow::Result<()> {
     let places = places.collect::<anyhow::Result<Vec<PathBuf>>>()?;
     let names = names(&cli.flags.compare);
     let sides = names.into_iter().zip(&places).map(|(name, place)| {
-        let reports = read(place)?.into_iter();
+        let reports = newest(read_all(place)?).into_iter();
         let reports = reports.filter(|report| cli.selects(&report.servebench.case)).collect();
         Ok(Side { name, reports })
     });
@@ -69,46 +64,6 @@ fn find(cli: &Cli, place: &str, default_config: &Path) -> anyhow::Result<PathBuf
         );
     }
     Ok(folder)
-}
-
-/// The results at a place: of a folder the newest of each case, the steps of searches left out.
-fn read(place: &Path) -> anyhow::Result<Vec<Report>> {
-    if place.is_file() {
-        return Ok(vec![Report::read(place)?]);
-    }
-    let mut newest: BTreeMap<String, Report> = BTreeMap::new();
-    let failed = || format!("read the folder `{}`", place.display());
-    for entry in fs::read_dir(place).with_context(failed)? {
-        let path = entry.with_context(failed)?.path();
-        // Other files of a run may lie there too.
-        if path.extension().is_none_or(|extension| extension != "json") || !is_result(&path)? {
-            continue;
-        }
-        let report = Report::read(&path)?;
-        if report.servebench.step_of.is_some() {
-            continue;
-        }
-        let case = report.servebench.case.clone();
-        if newest.get(&case).is_none_or(|before| before.date <= report.date) {
-            newest.insert(case, report);
-        }
-    }
-    if newest.is_empty() {
-        bail!("there is no result in the folder `{}`", place.display());
-    }
-    Ok(newest.into_values().collect())
-}
-
-/// Whether a file is a document of a case, and not a list for other tools. A damaged one is: it is an error
-/// to read it.
-fn is_result(path: &Path) -> anyhow::Result<bool> {
-    let file = File::open(path).with_context(|| format!("read `{}`", path.display()))?;
-    let fields: serde_json::Result<BTreeMap<String, IgnoredAny>> =
-        serde_json::from_reader(BufReader::with_capacity(1 << 20, file));
-    Ok(match fields {
-        Ok(fields) => fields.contains_key("servebench"),
-        Err(error) => error.classify() != Category::Data,
-    })
 }
 
 /// Heads for the columns: the last part of each path where that tells them apart.

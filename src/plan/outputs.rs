@@ -22,6 +22,9 @@ impl Outputs {
         let named =
             if flags.output_format.is_empty() { &file.formats } else { &flags.output_format };
         let mut formats: BTreeSet<OutputFormat> = named.iter().copied().collect();
+        if !flags.no_html && file.html.unwrap_or(true) {
+            formats.insert(OutputFormat::Html);
+        }
         if flags.save_records {
             formats.insert(OutputFormat::Jsonl);
         }

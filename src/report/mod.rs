@@ -17,6 +17,7 @@ use crate::verdict::Verdict;
 
 mod build;
 mod ending;
+pub mod folder;
 mod read;
 mod save;
 pub mod saved;
