@@ -47,6 +47,8 @@ fn assert_is_shown(browser: &mut Browser, file: &Path) {
                        chart.querySelectorAll('svg path').length < 3).map((chart) => chart.dataset.chart)";
         assert_eq!(browser.evaluate(undrawn), json!([]), "{media}: a chart was not drawn");
     }
+    browser.call("Emulation.setEmulatedMedia", json!({ "features": [] }));
+    point_at_every_chart(browser);
     let print = browser.call("Page.printToPDF", json!({ "printBackground": true }));
     assert!(10_000 < print["data"].as_str().unwrap().len(), "the print is empty");
     // On a phone nothing but tables is wider than the screen, and those can be moved.
@@ -57,6 +59,22 @@ fn assert_is_shown(browser: &mut Browser, file: &Path) {
     assert!(width.as_u64().unwrap() <= 400, "{width} px wide");
     assert_eq!(browser.complaints(), [""; 0]);
     assert_eq!(browser.requested(), [own.as_str()], "it asked for more than itself");
+}
+
+/// Moves the mouse over each chart, so that it tells what is there.
+fn point_at_every_chart(browser: &mut Browser) {
+    let charts = browser.evaluate("document.querySelectorAll('.chart:not(.empty)').length");
+    for chart in 0..charts.as_u64().unwrap() {
+        let middle = browser.evaluate(&format!(
+            "(() => {{ const chart = document.querySelectorAll('.chart:not(.empty)')[{chart}]; \
+             chart.scrollIntoView({{ behavior: 'instant', block: 'center' }}); \
+             const {{ left, top, width, height }} = chart.getBoundingClientRect(); \
+             return [left + width / 2, top + height / 2]; }})()"
+        ));
+        let position = json!({ "type": "mouseMoved", "x": middle[0], "y": middle[1] });
+        browser.call("Input.dispatchMouseEvent", position);
+    }
+    browser.evaluate("new Promise((done) => setTimeout(done, 100))");
 }
 
 #[test]

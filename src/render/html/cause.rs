@@ -47,7 +47,9 @@ impl Cause {
         let mut evidence = Vec::new();
         let waiting = waiting(own);
         let queued = waiting.as_ref().is_some_and(|(mean, _)| QUEUE <= *mean);
-        evidence.extend(waiting.map(|(_, evidence)| evidence));
+        if queued || own.client.bound != Bound::Server {
+            evidence.extend(waiting.map(|(_, evidence)| evidence));
+        }
         match own.client.bound {
             Bound::Server => {
                 evidence.extend(kept_up(own));

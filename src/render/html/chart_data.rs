@@ -13,6 +13,8 @@ const LATENCIES: [(&str, &str); 3] = [("ttft", "TTFT"), ("tpot", "TPOT"), ("e2e"
 /// What is drawn of GPUs, of the server and of the client's machine.
 const GPU: [&str; 1] = ["utilization_percent"];
 const SERVER: [&str; 3] = ["requests_running", "requests_waiting", "kv_cache_usage"];
+/// The most readings of a line.
+const READINGS: usize = 300;
 /// The most sessions and metrics of a history.
 const SESSIONS: usize = 100;
 const METRICS: [&str; 4] = ["ttft.p50", "ttft.p99", "tpot.mean", "output_throughput"];
@@ -94,7 +96,7 @@ fn timeline(report: &Report) -> Value {
         });
         drawn
             .map(|source| {
-                let mut drawn = series(&source.series, columns);
+                let mut drawn = series(&source.series.decimated(READINGS), columns);
                 drawn["name"] = json!(source.source);
                 drawn["counts"] = json!(source.counts);
                 drawn

@@ -58,3 +58,34 @@ impl Session {
 pub fn page(cases: &[Case<'_>]) -> anyhow::Result<String> {
     template::render(&view::Page::new(cases)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::completed;
+    use crate::render::tests::report;
+    use crate::summary::tests::counted;
+
+    fn size(cases: usize, requests: u64) -> usize {
+        let request = |n: u64| {
+            let chunks: Vec<u64> = (0..20).map(|chunk| 3 * n + 60 + n % 7 + chunk * 10).collect();
+            let mut record = completed(&chunks);
+            let sent = std::time::Duration::from_millis(3 * n);
+            (record.scheduled, record.sent) = (sent, sent);
+            record.ended = sent + std::time::Duration::from_millis(300);
+            counted(record, 20)
+        };
+        let requests: Vec<_> = (0..requests).map(request).collect();
+        let ending = Ending::measured(report("sharegpt", &requests));
+        page(&vec![Case::new(&ending); cases]).unwrap().len()
+    }
+
+    #[test]
+    fn a_page_grows_with_its_cases_and_not_with_their_requests() {
+        let small = size(6, 1_000);
+        assert!(small < 2_000_000, "{small} bytes");
+        let one = size(1, 1_000);
+        let long = size(1, 20_000);
+        assert!(long < one + one / 20, "{long} bytes, and {one} for a 20th of the requests");
+    }
+}

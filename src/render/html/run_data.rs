@@ -95,7 +95,8 @@ pub(super) fn of(cases: &[Case<'_>]) -> Value {
     let trades: Vec<Option<(f64, f64)>> = points.iter().map(Point::trade).collect();
     let knees = reports.iter().filter_map(|report| {
         let [below, above] = report.servebench.search.as_ref()?.knee_per_s?;
-        Some(json!({ "case": report.servebench.case, "below": below, "above": above }))
+        let group = Point::of_case(report).group;
+        Some(json!({ "group": group, "below": below, "above": above }))
     });
     json!({
         "points": points

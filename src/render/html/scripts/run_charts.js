@@ -43,17 +43,18 @@ function knee(data, colours) {
       }
     }
   });
-  data.knees.filter((it) => it.below !== null || it.above !== null).forEach((it, nth) => {
-    const host = series[nth] && series.find((each) => each.name.startsWith(it.case.split('@')[0]));
-    if (host) {
+  for (const { group, below, above } of data.knees) {
+    const host = series.find((each) => each.name === `${group} p99`);
+    const nth = groups(points).indexOf(group);
+    if (host && (below !== null || above !== null)) {
       host.markArea = {
         silent: true,
-        itemStyle: { color: colours.doubt, opacity: 0.15 },
-        label: { color: colours.text, formatter: 'knee' },
-        data: [[{ name: 'knee', xAxis: it.below ?? 0 }, { xAxis: it.above ?? 'max' }]],
+        itemStyle: { color: colours[COLOURS[nth % 6]], opacity: 0.13 },
+        label: { color: colours.text, formatter: 'knee', position: 'insideTop' },
+        data: [[{ xAxis: below ?? 0 }, { xAxis: above ?? Math.max(...points.map((point) => point.rate)) }]],
       };
     }
-  });
+  }
   return {
     ...base(colours),
     grid: { left: 60, right: 30, top: 12 + 20 * Math.ceil(groups(points).length), bottom: 44 },

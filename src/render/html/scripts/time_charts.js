@@ -37,12 +37,12 @@ function timeline(data, colours, element) {
   if (queue.length) panels.push({ name: "server's queue", series: queue });
   const cache = servers.flatMap((server, nth) =>
     server.columns.kv_cache_usage
-      ? [line(`KV cache${servers.length > 1 ? ` ${server.name}` : ''}`, server.at_s, server.columns.kv_cache_usage.map((share) => share === null ? null : 100 * share), nth + 3)]
+      ? [line(`KV cache, %${servers.length > 1 ? ` ${server.name}` : ''}`, server.at_s, server.columns.kv_cache_usage.map((share) => share === null ? null : 100 * share), nth + 3)]
       : []);
   if (cache.length) panels.push({ name: 'KV cache, %', max: 100, series: cache });
   const busy = gpus.flatMap((gpu, nth) =>
     gpu.columns.utilization_percent
-      ? [line(`${gpu.name}${gpu.counts ? '' : ' (not counted)'}`, gpu.at_s, gpu.columns.utilization_percent, nth)]
+      ? [line(`${gpu.name}, %${gpu.counts ? '' : ' (not counted)'}`, gpu.at_s, gpu.columns.utilization_percent, nth)]
       : []);
   if (busy.length) panels.push({ name: 'GPU, %', max: 100, series: busy });
 
@@ -51,7 +51,15 @@ function timeline(data, colours, element) {
   element.style.height = `${panels.length * (height + gap) + 40}px`;
   const last = Math.max(...[at_s, ...servers.map((it) => it.at_s), ...gpus.map((it) => it.at_s)].map((it) => it.at(-1) ?? 0));
   const option = { ...base(colours), grid: [], xAxis: [], yAxis: [], series: [], legend: [] };
-  option.tooltip = { ...option.tooltip, trigger: 'axis' };
+  option.tooltip = {
+    ...option.tooltip,
+    trigger: 'axis',
+    formatter: (points) => {
+      const inOrder = [...points].sort((one, other) => one.seriesIndex - other.seriesIndex);
+      const lines = inOrder.map(({ seriesName, value: [, y] }) => `${seriesName}: ${shown(y)}`);
+      return [`at ${shown(inOrder[0].value[0])} s`, ...lines].join('\n');
+    },
+  };
   option.axisPointer = { link: [{ xAxisIndex: 'all' }] };
   panels.forEach((panel, at) => {
     const top = at * (height + gap) + 24;
