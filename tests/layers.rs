@@ -38,7 +38,8 @@ fn module(file: &Path) -> Vec<String> {
 /// Calls `check` with the parts of each module, and each line of its code and where it is.
 fn for_each_line(mut check: impl FnMut(&[String], &str, &str)) {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for path in files(&src) {
+    let code = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    for path in files(&src).into_iter().filter(code) {
         let file = path.strip_prefix(&src).expect("a file below src");
         let module = module(file);
         if module == ["lib"] || module.ends_with(&["tests".to_owned()]) {
