@@ -64,7 +64,9 @@ mod tests {
     use super::*;
     use crate::record::tests::completed;
     use crate::render::tests::report;
+    use crate::report::{SearchReport, StepReport, TurnFigures, TurnReport};
     use crate::summary::tests::counted;
+    use crate::verdict::Verdict;
 
     fn size(cases: usize, requests: u64) -> usize {
         let request = |n: u64| {
@@ -78,6 +80,58 @@ mod tests {
         let requests: Vec<_> = (0..requests).map(request).collect();
         let ending = Ending::measured(report("sharegpt", &requests));
         page(&vec![Case::new(&ending); cases]).unwrap().len()
+    }
+
+    #[test]
+    fn a_search_its_steps_and_the_turns_of_conversations_are_shown() {
+        let mut report = report("sharegpt", &[counted(completed(&[60, 70]), 2)]);
+        let step = |rate: f64, ttft_ms_p99| StepReport {
+            load: format!("{rate}qps"),
+            rate_per_s: Some(rate),
+            verdict: Some(Verdict::SloMissed),
+            reasons: vec!["slo      missed: <b>".to_owned()],
+            completed: 10,
+            failed: 0,
+            request_throughput: Some(rate),
+            output_throughput: Some(rate * 64.0),
+            server_kept_up_ratio: None,
+            ttft_ms_p50: None,
+            ttft_ms_p99,
+            tpot_ms_mean: None,
+            e2e_ms_p50: None,
+        };
+        report.servebench.search = Some(SearchReport {
+            kind: "sweep".to_owned(),
+            max_goodput_per_s: None,
+            failed_from_per_s: Some(8.0),
+            knee_per_s: Some([Some(4.0), None]),
+            steps: vec![step(4.0, Some(33.125)), step(8.0, None)],
+        });
+        let figures = TurnFigures { mean: Some(12.5), p50: None, p99: None };
+        report.servebench.turns = Some(vec![TurnReport {
+            turn: 1,
+            requests: 3,
+            completed: 3,
+            failed: 0,
+            ttft_ms: figures,
+            tpot_ms: figures,
+            e2e_ms: figures,
+            mean_input_tokens: None,
+            cached_share: Some(0.25),
+        }]);
+        report.servebench.verdict = None;
+        let page = page(&[Case::new(&Ending::measured(report))]).unwrap();
+        for part in [
+            "</span> interrupted</span>",
+            "value=\"33.125\">33.12</data>",
+            "missed: &lt;b&gt;",
+            "data-json=\"/servebench/turns/0/ttft_ms/mean\" value=\"12.5\">12.50</data>",
+            "data-scale=\"100\">25.0</data>",
+            r#""knees":[{"above":null,"below":4.0,"group":"sim/sim/sharegpt"}]"#,
+            "data-chart=\"knee\"",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
     }
 
     #[test]
