@@ -139,7 +139,7 @@ function waterfall(data, colours) {
           failure[at] === null ? '' : `failed: ${failure[at]}`,
         ].filter(Boolean).join('\n'),
     },
-    xAxis: axis(colours, { type: 'value', min: 0, max: Math.max(...ended_s), name: 'time, s', nameGap: 24, axisLabel: { formatter: (value) => shown(value) } }),
+    xAxis: axis(colours, { type: 'value', min: 0, max: Math.max(...ended_s) * 1.03, name: 'time, s', nameGap: 24, axisLabel: { showMaxLabel: false, formatter: (value) => shown(value) } }),
     yAxis: axis(colours, {
       type: 'value', inverse: true, min: -0.5, max: items.length - 0.5, nameGap: 36,
       name: of === items.length ? 'requests as sent' : `${items.length} of ${of} requests`,
