@@ -1,6 +1,7 @@
 //! What a run ran on, and what it ran: the machine of the client, the user's repository and the server.
 
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -65,6 +66,12 @@ pub const MATCHED: [&str; 10] = [
 ];
 
 impl Environment {
+    /// That of this process and of the repository in whose folder it runs, found out once.
+    pub fn here() -> &'static Self {
+        static HERE: LazyLock<Environment> = LazyLock::new(|| Environment::detect(Path::new(".")));
+        &HERE
+    }
+
     /// That of this process, and of the repository that holds `package`. The GPUs and the server are for
     /// others to add. Runs `git`, which takes some milliseconds.
     pub fn detect(package: &Path) -> Self {

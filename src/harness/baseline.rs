@@ -75,6 +75,21 @@ impl Baseline {
         self.saved.keys().map(String::as_str).filter(|case| !known.contains(case)).collect()
     }
 
+    /// Makes sure that a result of this identity can be compared with the baseline, if it is in it.
+    pub(super) fn check(&self, case: &Case, now: &Identity) -> anyhow::Result<()> {
+        let Some(name) = &self.name else { return Ok(()) };
+        for saved in self.saved.get(&case.name).into_iter().flatten() {
+            if let Some(difference) = now.difference(saved.identity(), &self.allowed) {
+                bail!(
+                    "{} cannot be compared with the baseline `{name}` (`{}`), which is of {difference}",
+                    case.name,
+                    saved.path.display()
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// Compares a result with the baseline. `None` where there is no baseline, or the case is new to it.
     ///
     /// An error where the two are not alike.
@@ -84,16 +99,9 @@ impl Baseline {
         now: &Identity,
         trials: &[Trial],
     ) -> anyhow::Result<Option<Comparison>> {
+        self.check(case, now)?;
         let Some(name) = &self.name else { return Ok(None) };
         let Some(before) = self.saved.get(&case.name) else { return Ok(None) };
-        for saved in before {
-            if let Some(difference) = now.difference(saved.identity(), &self.allowed) {
-                bail!(
-                    "it cannot be compared with the baseline `{name}` (`{}`), which is of {difference}",
-                    saved.path.display()
-                );
-            }
-        }
         let alike = |saved: &&Saved| {
             saved.passed && now.difference(saved.identity(), &self.allowed).is_none()
         };

@@ -166,6 +166,10 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     };
     let running: Vec<&Case> = selected.iter().copied().filter(|case| runs(case, &absent)).collect();
     let mut jobs = prepare(mode, &running, &mut absent)?;
+    for Job { case, prepared, .. } in jobs.values() {
+        // Before it takes its time.
+        baseline.check(case, &Identity::to_be(case, &prepared.workload.hash))?;
+    }
     let _lock = (mode == Mode::Bench && !jobs.is_empty()).then(|| MachineLock::acquire(say));
     let runner = Arc::new(Runner::new(cli, &plan, mode, interrupt, baseline, outputs));
     for case in selected.iter().filter(|case| !jobs.contains_key(&case.name)) {
@@ -463,7 +467,7 @@ impl Runner {
             Err(error) => {
                 // Another machine or another work is no regression: the run cannot say.
                 self.refused.store(true, Ordering::SeqCst);
-                say(&format!("error: {}: {error:#}", case.name));
+                say(&format!("error: {error:#}"));
                 report
             }
         }

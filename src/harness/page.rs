@@ -44,7 +44,9 @@ fn sessions(history: &ByCase, report: &Report) -> Vec<Session> {
     let alike = of_case.filter(|saved| identity.difference(saved.identity(), &[]).is_none());
     // Later ones are of another run, where saved results are looked at again.
     let until = alike.filter(|saved| saved.date <= report.date);
-    until.map(|saved| Session::new(&saved.date, &saved.trials)).collect()
+    // Changes of level call the result's own session so.
+    let date = |date: &str| if date == report.date { "now".to_owned() } else { date.to_owned() };
+    until.map(|saved| Session::new(&date(&saved.date), &saved.trials)).collect()
 }
 
 /// What the baseline has of the case, where the result was compared with one that is still there.

@@ -202,9 +202,6 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>, files: &Files) -> anyhow::
 /// How long a server may take to say its version.
 const VERSION_PATIENCE: Duration = Duration::from_secs(1);
 
-/// This machine, and the repository that the run is of.
-static HERE: LazyLock<Environment> = LazyLock::new(|| Environment::detect(Path::new(".")));
-
 /// A number that no other run has.
 static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
 
@@ -581,7 +578,7 @@ fn environment_of(trials: &Trials) -> Environment {
         gpu_driver: telemetry.gpu_driver.clone(),
         cuda: telemetry.cuda.clone(),
         server_version: trials.runs[0].version.clone(),
-        ..HERE.clone()
+        ..Environment::here().clone()
     }
 }
 

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::{Report, SCHEMA_VERSION};
 use crate::compare::Trial;
-use crate::environment::MATCHED;
+use crate::environment::{Environment, MATCHED};
+use crate::plan::Case;
 
 /// A result of one case.
 #[derive(Clone, Debug)]
@@ -64,14 +65,24 @@ struct Plan {
 }
 
 impl Identity {
-    /// That of a result which is to be.
+    /// That of a result.
     pub fn of(report: &Report) -> Self {
         let plan = &report.servebench.plan;
-        let environment = serde_json::to_value(&report.servebench.environment).unwrap_or_default();
-        Self {
-            work: work(&report.model_id, &plan.protocol, &plan.load, &plan.workload_hash),
-            environment: environment.as_object().cloned().unwrap_or_default().into_iter().collect(),
-        }
+        let work = work(&report.model_id, &plan.protocol, &plan.load, &plan.workload_hash);
+        Self::new(work, &report.servebench.environment)
+    }
+
+    /// That of the result which a case will have that sends the workload of this hash from here, as far as
+    /// that is known.
+    pub fn to_be(case: &Case, workload_hash: &str) -> Self {
+        let (protocol, load) = (case.backend.protocol.name(), case.load.to_string());
+        Self::new(work(&case.model.id, protocol, &load, workload_hash), Environment::here())
+    }
+
+    fn new(work: BTreeMap<&'static str, String>, environment: &Environment) -> Self {
+        let environment = serde_json::to_value(environment).unwrap_or_default();
+        let environment = environment.as_object().cloned().unwrap_or_default();
+        Self { work, environment: environment.into_iter().collect() }
     }
 
     /// The first field by which the two cannot be compared, with both values; differences of the

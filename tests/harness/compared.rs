@@ -78,6 +78,7 @@ fn what_is_not_alike_is_refused_and_what_is_damaged_named() {
     std::fs::write(saved(&project), other).unwrap();
     let run = project.bench(&["--baseline", "main"]);
     run.expect(2).says("another cpus").says("--allow-env-diff cpus");
+    assert!(run.measured().is_empty(), "it is refused before it takes its time: {}", run.stdout);
     let run = project.bench(&["--baseline", "main", "--allow-env-diff", "cpus"]);
     assert_ne!(run.code, 2, "{}", run.stderr);
 
