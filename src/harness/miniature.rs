@@ -24,6 +24,7 @@ pub(super) fn of(case: &Case) -> Case {
     let backend = Backend {
         server,
         api_key: None,
+        metrics: None,
         stream_options: StreamOptions::Auto,
         ..Backend::clone(&case.backend)
     };
@@ -42,6 +43,7 @@ pub(super) fn of(case: &Case) -> Case {
         load,
         trials: 1,
         until_decided: None,
+        gpu: None,
         against: None,
         course: Course::of_requests(case.course.requests.unwrap_or(REQUESTS).min(REQUESTS)),
         slos: vec![Slo::no_errors()],

@@ -137,3 +137,11 @@ fn a_server_that_shows_no_metrics_is_named_only_where_they_were_asked_for() {
     run.expect(0);
     assert!(!run.stdout.contains("metrics") && !run.stdout.contains("server   "), "{}", run.stdout);
 }
+
+#[test]
+fn in_miniature_no_gpu_is_needed_and_no_metrics_are_looked_for() {
+    let project = Project::new("gpu = { require = true }", BACKENDS, ONE_CASE);
+    let mut command = project.command(&[]);
+    command.env("NVML_PATH", "no-such-library");
+    finish(command).expect(0);
+}
