@@ -101,14 +101,27 @@ fn each_format_that_is_asked_for_holds_every_case_of_the_run() {
 }
 
 #[test]
-fn without_being_asked_a_run_leaves_results_alone_and_the_plan_can_ask() {
+fn without_being_asked_a_run_leaves_results_and_a_page_and_the_plan_can_ask_for_more() {
     let bench = "[[bench]]\nbackends = [\"sim\"]\nloads = [\"2conc\"]\n";
     let project = Project::new("", BACKENDS, bench);
     project.bench(&["--self-check", "never"]).expect(0);
     let folder = project.folder.path().join("results");
-    assert_eq!(names(&folder, "").len(), 2, "a result and the history: {:?}", names(&folder, ""));
+    let left = names(&folder, "");
+    assert_eq!(left.len(), 3, "a result, the history and the page: {left:?}");
+    let page = folder.join("report.html");
+    let written = std::fs::read_to_string(&page).unwrap();
+    assert!(written.contains("sim/sim/sharegpt"), "its case is in it");
 
-    let report = "[report]\nformats = [\"junit\", \"csv\"]\nfolder = \"out\"\n";
+    // Of what was saved it is made anew; another run may do without it.
+    std::fs::remove_file(&page).unwrap();
+    project.bench(&["--report", "results"]).expect(0).says("report results/report.html");
+    assert!(std::fs::read_to_string(&page).unwrap().contains("sim/sim/sharegpt"));
+    project.bench(&["--report", "no-such-folder"]).expect(2).says("no-such-folder");
+    std::fs::remove_file(&page).unwrap();
+    project.bench(&["--self-check", "never", "--no-html"]).expect(0);
+    assert!(!page.exists());
+
+    let report = "[report]\nformats = [\"junit\", \"csv\"]\nhtml = false\nfolder = \"out\"\n";
     let project = Project::new("", BACKENDS, &format!("{bench}{report}"));
     project.bench(&["--self-check", "never"]).expect(0);
     let out = project.folder.path().join("out");
@@ -120,7 +133,7 @@ fn without_being_asked_a_run_leaves_results_alone_and_the_plan_can_ask() {
     assert_eq!(names(&out, ""), ["bmf.json", "junit.xml", "results.csv", "summary.md"]);
 
     let run = project.bench(&["--output-format", "xml"]);
-    run.expect(2).says("junit, csv, markdown, bencher, github-benchmark, jsonl");
+    run.expect(2).says("junit, csv, markdown, bencher, github-benchmark, html, jsonl");
     let wrong = Project::new("", BACKENDS, &format!("{bench}[report]\nformats = [\"xml\"]\n"));
     wrong.bench(&[]).expect(2).says("plan.toml:").says("`xml`").says("`github-benchmark`");
 }
