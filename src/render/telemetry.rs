@@ -90,7 +90,7 @@ fn energy_line(report: &Report) -> Option<String> {
     Some(format!("energy   {per_token:.3} J per output token, {per_joule:.2} tok/s per W"))
 }
 
-/// The server's own TTFT beside the client's: what is between them is the network and the client.
+/// The server's own TTFT beside the client's: what is between them is its front, the network and the client.
 fn latency_line(report: &Report) -> Option<String> {
     let own = report.servebench.telemetry.server_latencies.get("ttft")?;
     let here = report.mean_ttft_ms?;
@@ -99,7 +99,9 @@ fn latency_line(report: &Report) -> Option<String> {
         own.mean_ms, own.count
     );
     if own.count == report.completed {
-        line.push_str(&format!("; {:+.2} ms are the network's and ours", here - own.mean_ms));
+        // Its front may be before the count: that of MAX is a process of its own.
+        let between = here - own.mean_ms;
+        line.push_str(&format!("; {between:+.2} ms are its front's, the network's and ours"));
     }
     if let Some(queue) = report.servebench.telemetry.server_latencies.get("queue_time") {
         line.push_str(&format!("; {:.2} ms of it queued", queue.mean_ms));
