@@ -60,8 +60,9 @@
 //!
 //! ```text
 //! config -> plan -> workload + schedule -> engine -> records -> summary -> verdict -> report -> render
-//!                                            |
-//!                                            +-> live -> progress
+//!                                            |                     ^
+//!                                            +-> live -> progress  |
+//!                      gpu + scrape + host -> series -> telemetry -+
 //! ```
 
 // Words.

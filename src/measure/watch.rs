@@ -27,7 +27,7 @@ enum WatchedGpus {
     /// Of this machine. They count where the server is here too.
     Here { sampler: Sampler, count: bool },
     /// Wherever a page of metrics shows them; they may be required.
-    Elsewhere { scraper: Scraper, require: bool },
+    Elsewhere { scraper: Scraper, reading: GpuReading },
 }
 
 impl Watch {
@@ -42,10 +42,10 @@ impl Watch {
         let backend = &case.backend;
         let gpus = match &case.gpu {
             None => None,
-            Some(GpuReading { exporter: Some(page), interval, require, .. }) => {
+            Some(reading @ GpuReading { exporter: Some(page), interval, .. }) => {
                 let options = scrape::Options::new(page.clone()).every(*interval);
                 let scraper = Scraper::start(with_secrets(options, backend, address), clock);
-                Some(WatchedGpus::Elsewhere { scraper, require: *require })
+                Some(WatchedGpus::Elsewhere { scraper, reading: reading.clone() })
             }
             Some(reading) => {
                 let sampler = Sampler::start(&options_of(reading), clock, server_pid);
@@ -72,14 +72,13 @@ impl Watch {
             Some(WatchedGpus::Here { sampler, count }) => {
                 telemetry.add_gpus(sampler.stop(), count);
             }
-            Some(WatchedGpus::Elsewhere { scraper, require }) => {
-                let scraped = scraper.stop();
-                if require && scraped.gpus.is_empty() {
-                    let because =
-                        scraped.absent.unwrap_or_else(|| "the page shows none".to_owned());
+            Some(WatchedGpus::Elsewhere { scraper, reading }) => {
+                telemetry.add_exporter(scraper.stop(), &reading.devices);
+                if let (true, Some(because)) =
+                    (reading.require, telemetry.absent.get(&Watched::Gpu))
+                {
                     bail!("the case requires GPUs: {because}");
                 }
-                telemetry.add_exporter(scraped);
             }
         }
         if let Some((scraper, asked)) = self.server {
@@ -165,15 +164,21 @@ impl Telemetry {
         }
     }
 
-    /// Those that a page of metrics shows: they are the server's, or nobody would name it.
-    fn add_exporter(&mut self, scraped: Scraped) {
+    /// Those of `devices`, by number or UUID, that a page of metrics shows; all, where it names none. They are
+    /// the server's, or nobody would name them.
+    fn add_exporter(&mut self, scraped: Scraped, devices: &[String]) {
         self.warnings.extend(scraped.warnings);
+        let is_wanted = |gpu: &scrape::Gpu| {
+            let named = |name: &String| *name == gpu.index || Some(name) == gpu.uuid.as_ref();
+            devices.is_empty() || devices.iter().any(named)
+        };
+        let gpus: Vec<scrape::Gpu> = scraped.gpus.into_iter().filter(is_wanted).collect();
         if let Some(because) = scraped.absent {
             self.absent.insert(Watched::Gpu, because);
-        } else if scraped.gpus.is_empty() {
-            self.absent.insert(Watched::Gpu, "the exporter's page shows no GPU".to_owned());
+        } else if gpus.is_empty() {
+            self.absent.insert(Watched::Gpu, "the exporter's page shows no such GPU".to_owned());
         }
-        for gpu in scraped.gpus {
+        for gpu in gpus {
             let name = format!("gpu{}", gpu.index);
             let again = self.sources.iter().filter(|source| source.name.starts_with(&name)).count();
             self.sources.push(Source {

@@ -145,3 +145,37 @@ fn in_miniature_no_gpu_is_needed_and_no_metrics_are_looked_for() {
     command.env("NVML_PATH", "no-such-library");
     finish(command).expect(0);
 }
+
+/// A page that shows two GPUs, as NVIDIA's exporter does.
+const EXPORTED: &str = "DCGM_FI_DEV_GPU_UTIL{gpu=\"0\",UUID=\"GPU-a\",modelName=\"H100\"} 90
+DCGM_FI_DEV_GPU_UTIL{gpu=\"1\",UUID=\"GPU-b\",modelName=\"H100\"} 10
+DCGM_FI_DEV_FB_USED{gpu=\"0\",UUID=\"GPU-a\",modelName=\"H100\"} 30000
+";
+
+#[test]
+fn gpus_of_another_machine_are_read_from_the_page_that_shows_them() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let page = format!("http://{}/metrics", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\
+                 content-length: {}\r\n\r\n{EXPORTED}",
+                EXPORTED.len()
+            );
+        }
+    });
+    let gpu = |devices: &str| {
+        format!("gpu = {{ exporter = {page:?}, require = true, devices = {devices} }}")
+    };
+    let project = Project::new(&gpu("[\"GPU-a\"]"), BACKENDS, ONE_CASE);
+    project.bench(&["--self-check", "never"]).expect(0).says("gpu0     H100: 90 % busy, 30000 MiB");
+    assert_eq!(project.results()[0]["gpu_utilization"], serde_json::json!([90.0]));
+    let project = Project::new(&gpu("[7]"), BACKENDS, ONE_CASE);
+    let run = project.bench(&["--self-check", "never"]);
+    run.expect(101).says("the case requires GPUs: the exporter's page shows no such GPU");
+}
