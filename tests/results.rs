@@ -1,4 +1,5 @@
-//! A result as a document: its schema, and reading it back.
+//! A result as a document: its schema, and reading it back. That results are as the schema has it is seen in
+//! CI, by another's validator.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
 
@@ -52,20 +53,13 @@ fn the_published_schema_is_that_of_the_types() {
 }
 
 #[test]
-fn results_are_as_the_schema_has_it_and_are_read_back_as_they_were() {
-    let validator = jsonschema::validator_for(&report::schema()).unwrap();
+fn results_are_read_back_as_they_were() {
     let folder = tempfile::tempdir().unwrap();
     let reports = all();
     assert!(6 < reports.len());
     for report in reports.iter().flat_map(|report| report.steps.iter().chain([report])) {
         let case = &report.servebench.case;
         let document = serde_json::to_value(report).unwrap();
-        let faults: Vec<String> = validator
-            .iter_errors(&document)
-            .map(|e| format!("{}: {e}", e.instance_path()))
-            .collect();
-        assert!(faults.is_empty(), "{case}: {faults:#?}");
-
         let path = folder.path().join("result.json");
         std::fs::write(&path, document.to_string()).unwrap();
         let read = Report::read(&path).unwrap();
@@ -76,18 +70,6 @@ fn results_are_as_the_schema_has_it_and_are_read_back_as_they_were() {
         assert_eq!(different, None, "{case}");
         assert_eq!(read.len(), thin.len(), "{case}");
     }
-}
-
-#[test]
-fn the_schema_refuses_what_is_no_result() {
-    let validator = jsonschema::validator_for(&report::schema()).unwrap();
-    let mut document = serde_json::to_value(&reports("loads = [\"8conc\"]")[0]).unwrap();
-    document["request_rate"] = "fast".into();
-    assert!(!validator.is_valid(&document));
-    document["request_rate"] = "inf".into();
-    assert!(validator.is_valid(&document));
-    document["servebench"].as_object_mut().unwrap().remove("case");
-    assert!(!validator.is_valid(&document));
 }
 
 #[test]

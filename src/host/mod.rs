@@ -11,7 +11,11 @@ use crate::series::Series;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
+mod listener;
+#[cfg(target_os = "linux")]
 use linux::run;
+#[cfg(target_os = "linux")]
+pub use listener::listener;
 
 /// How often it is read, where nothing else is said.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -58,6 +62,12 @@ impl HostSampler {
             ..HostReadings::default()
         })
     }
+}
+
+/// Nobody knows here.
+#[cfg(not(target_os = "linux"))]
+pub fn listener(_: u16) -> Option<u32> {
+    None
 }
 
 #[cfg(not(target_os = "linux"))]

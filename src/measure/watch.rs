@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::gpu::{self, DeviceName, Devices, Gpu, Gpus, Sampled, Sampler};
 use crate::host::{self, HostReadings, HostSampler};
 use crate::metric::{Scalar, Watched};
-use crate::plan::{Address, Backend, Case, GpuReading, MetricsReading};
+use crate::plan::{Address, Backend, Case, GpuReading, MetricsReading, Server};
 use crate::scrape::{self, Scraped, Scraper};
 use crate::secret::Secret;
 use crate::telemetry::{GpuFacts, Source, Telemetry};
@@ -48,7 +48,8 @@ impl Watch {
                 Some(WatchedGpus::Elsewhere { scraper, reading: reading.clone() })
             }
             Some(reading) => {
-                let sampler = Sampler::start(&options_of(reading), clock, server_pid);
+                let server = server_pid.or_else(|| local_process(backend, address));
+                let sampler = Sampler::start(&options_of(reading), clock, server);
                 let sampler = sampler.context("the case requires GPUs")?;
                 Some(WatchedGpus::Here { sampler, count: backend.is_here() })
             }
@@ -87,6 +88,12 @@ impl Watch {
         telemetry.add_host(self.host.stop());
         Ok(telemetry.moved(self.clock.seconds_after(clock)))
     }
+}
+
+/// The process of a server that was not started here, and runs here all the same.
+fn local_process(backend: &Backend, address: &Address) -> Option<u32> {
+    let here = matches!(backend.server, Server::Remote(_)) && backend.is_here();
+    here.then(|| address.endpoint_url().port_or_known_default()).flatten().and_then(host::listener)
 }
 
 fn options_of(reading: &GpuReading) -> gpu::Options {
