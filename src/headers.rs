@@ -18,6 +18,15 @@ pub fn of(backend: &Backend, url: &Url) -> anyhow::Result<Vec<(HeaderName, Heade
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (USER_AGENT, HeaderValue::from_static(USER)),
     ];
+    let told = told(backend, url)?;
+    headers.retain(|(own, _)| told.iter().all(|(name, _)| name != own));
+    headers.extend(told);
+    Ok(headers)
+}
+
+/// What the backend wants to be told in each of them: who is asking, and the user's own.
+pub fn told(backend: &Backend, url: &Url) -> anyhow::Result<Vec<(HeaderName, HeaderValue)>> {
+    let mut headers = Vec::new();
     let mut set = |name: &str, value: &str| {
         let name = HeaderName::try_from(name)
             .with_context(|| format!("`{name}` is no name of a header"))?;

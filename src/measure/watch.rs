@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
-use url::Url;
 
 use crate::clock::Clock;
 use crate::gpu::{self, DeviceName, Devices, Gpu, Gpus, Sampled, Sampler};
+use crate::headers;
 use crate::host::{self, HostReadings, HostSampler};
 use crate::metric::{Scalar, Watched};
-use crate::plan::{Address, Backend, Case, GpuReading, MetricsReading, Server};
+use crate::plan::{Address, Backend, Case, GpuReading, Server};
 use crate::scrape::{self, Scraped, Scraper};
 use crate::secret::Secret;
 use crate::telemetry::{GpuFacts, Source, Telemetry};
@@ -44,7 +44,7 @@ impl Watch {
             None => None,
             Some(reading @ GpuReading { exporter: Some(page), interval, .. }) => {
                 let options = scrape::Options::new(page.clone()).every(*interval);
-                let scraper = Scraper::start(with_secrets(options, backend, address), clock);
+                let scraper = Scraper::start(with_secrets(options, backend, address)?, clock);
                 Some(WatchedGpus::Elsewhere { scraper, reading: reading.clone() })
             }
             Some(reading) => {
@@ -54,13 +54,15 @@ impl Watch {
                 Some(WatchedGpus::Here { sampler, count: backend.is_here() })
             }
         };
-        let server =
-            backend.metrics.as_ref().map(|MetricsReading { interval, raw, asked, .. }| {
-                let page = backend.metrics.as_ref().map(|metrics| metrics.url(address));
-                let options = scrape::Options::new(page.unwrap_or_else(|| address.endpoint_url()));
-                let options = scrape::Options { raw: raw.clone(), ..options.every(*interval) };
-                (Scraper::start(with_secrets(options, backend, address), clock), *asked)
-            });
+        let server = match &backend.metrics {
+            None => None,
+            Some(metrics) => {
+                let options = scrape::Options::new(metrics.url(address)).every(metrics.interval);
+                let options = scrape::Options { raw: metrics.raw.clone(), ..options };
+                let options = with_secrets(options, backend, address)?;
+                Some((Scraper::start(options, clock), metrics.asked))
+            }
+        };
         let host = HostSampler::start(host::DEFAULT_INTERVAL, clock);
         Ok(Self { clock, gpus, server, host })
     }
@@ -107,15 +109,20 @@ fn options_of(reading: &GpuReading) -> gpu::Options {
 }
 
 /// With what the server wants to be told, where it is the server that is asked, and nobody else.
-fn with_secrets(options: scrape::Options, backend: &Backend, address: &Address) -> scrape::Options {
-    let same = |url: &Url| url.origin() == address.endpoint_url().origin();
-    let mut headers = Vec::new();
-    if same(&options.url) {
-        headers.extend(backend.headers.iter().cloned());
-        let bearer = |key: &Secret| Secret::new(format!("Bearer {}", key.reveal()));
-        headers.extend(backend.api_key.iter().map(|key| ("Authorization".to_owned(), bearer(key))));
+fn with_secrets(
+    options: scrape::Options,
+    backend: &Backend,
+    address: &Address,
+) -> anyhow::Result<scrape::Options> {
+    let tls = backend.tls.clone();
+    if options.url.origin() != address.endpoint_url().origin() {
+        return Ok(scrape::Options { tls, ..options });
     }
-    scrape::Options { headers, tls: backend.tls.clone(), ..options }
+    let mut headers = Vec::new();
+    for (name, value) in headers::told(backend, &options.url)? {
+        headers.push((name.to_string(), Secret::new(value.to_str()?)));
+    }
+    Ok(scrape::Options { headers, tls, ..options })
 }
 
 impl Telemetry {
@@ -240,5 +247,50 @@ impl Telemetry {
         if !scraped.raw.is_empty() {
             self.sources.push(series("server-raw", scraped.raw, false));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    /// What is sent to a page, for a backend that has a key and an `authorization` of the user's or none.
+    fn sent(page: &str, own: &str) -> Vec<(String, String)> {
+        let plan = format!(
+            r#"
+            [[backend]]
+            name = "b"
+            kind = "vllm"
+            base_url = "http://near:8000/v1"
+            models = ["m"]
+            headers = {{ x-team = "a", {own} }}
+            [[workload]]
+            name = "w"
+            dataset = "random"
+            [[bench]]
+            loads = ["1conc"]
+            "#
+        );
+        let case = Plan::parse(&plan).unwrap().cases.remove(0);
+        let mut backend = Backend::clone(&case.backend);
+        backend.api_key = Some(Secret::new("key-1"));
+        let Server::Remote(address) = &backend.server else { panic!("it has an address") };
+        let options = scrape::Options::new(page.parse().unwrap());
+        let options = with_secrets(options, &backend, address).unwrap();
+        let headers = options.headers.iter();
+        headers.map(|(name, value)| (name.clone(), value.reveal().to_owned())).collect()
+    }
+
+    #[test]
+    fn the_server_s_page_is_told_what_its_requests_are_and_no_other_is() {
+        let named = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let page = "http://near:8000/metrics";
+        let team = named("x-team", "a");
+        assert_eq!(sent(page, ""), [named("authorization", "Bearer key-1"), team.clone()]);
+        let own = sent(page, "authorization = \"Basic own\"");
+        let expected = [named("authorization", "Basic own"), team];
+        assert_eq!(own, expected, "the user's own holds, as it does in requests");
+        assert!(sent("http://near:9400/metrics", "").is_empty());
     }
 }
