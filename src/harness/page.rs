@@ -22,16 +22,10 @@ pub(super) fn page(
 ) -> anyhow::Result<String> {
     // What the history cannot tell is left out: the run has said so.
     let history = read_history(&results.join("history.jsonl")).unwrap_or_default();
-    let mut baselines = BTreeMap::new();
-    for ending in endings {
-        let Some(report) = ending.report() else { continue };
-        if let Some(before) = of_baseline(results, report) {
-            baselines.insert(ending.case().to_owned(), before);
-        }
-    }
+    let before = before(results, endings);
     let cases = endings.iter().map(|ending| Case {
         ending,
-        before: others.get(ending.case()).or_else(|| baselines.get(ending.case())),
+        before: others.get(ending.case()).or_else(|| before.get(ending.case())),
         history: ending.report().map(|report| sessions(&history, report)).unwrap_or_default(),
     });
     html::page(&cases.collect::<Vec<_>>())
@@ -49,15 +43,27 @@ fn sessions(history: &ByCase, report: &Report) -> Vec<Session> {
     until.map(|saved| Session::new(&date(&saved.date), &saved.trials)).collect()
 }
 
-/// What the baseline has of the case, where the result was compared with one that is still there.
-fn of_baseline(results: &Path, report: &Report) -> Option<Report> {
-    let comparison = report.servebench.comparison.as_ref()?;
-    if comparison.kind != "baseline" {
-        return None;
+/// What baselines that are still there have of the cases that were compared with them.
+fn before(results: &Path, endings: &[Ending]) -> BTreeMap<String, Report> {
+    let mut baselines: BTreeMap<&str, ByCase> = BTreeMap::new();
+    let mut before = BTreeMap::new();
+    for report in endings.iter().filter_map(Ending::report) {
+        let comparison = report.servebench.comparison.as_ref();
+        let Some(comparison) = comparison.filter(|comparison| comparison.kind == "baseline") else {
+            continue;
+        };
+        let name = comparison.against.as_str();
+        // All cases of a run have one.
+        let saved = baselines
+            .entry(name)
+            .or_insert_with(|| read_folder(&baseline::folder(results, name)).unwrap_or_default());
+        let case = &report.servebench.case;
+        let saved = saved.get(case).and_then(|saved| saved.last());
+        if let Some(result) = saved.and_then(|saved| Report::read(&saved.path).ok()) {
+            before.insert(case.clone(), result);
+        }
     }
-    let saved = read_folder(&baseline::folder(results, &comparison.against)).ok()?;
-    let before = saved.get(&report.servebench.case)?.last()?;
-    Report::read(&before.path).ok()
+    before
 }
 
 /// Makes the page of the newest result of each selected case at the places that `--report` names, into the

@@ -169,7 +169,7 @@ fn report(
         let records = trials.of(run).iter().map(|(record, _)| record);
         Validity::new(&case.load, records, &run.summary, &run.strain, self_check.as_ref().ok())
     };
-    let validity = Validity::worst_of(trials.runs.iter().map(validity).collect());
+    let mut validity = Validity::worst_of(trials.runs.iter().map(validity).collect());
     let first = &trials.runs[0];
     let steady_state = SteadyState::new(trials.of(first), &case.load);
     let has_turns = prepared.workload.has_turns();
@@ -177,7 +177,6 @@ fn report(
     let (sent, began) = (trials.runs.iter().map(|run| run.sent).sum(), first.began);
     let summary = trials.summary(case);
     let judgements = trials.judge(case, &summary);
-    let mut validity = validity;
     let throttled: Vec<String> = trials.counted_telemetry.throttled().collect();
     let throttled_is_invalid = case.gpu.as_ref().is_some_and(|gpu| gpu.throttled_is_invalid);
     if throttled_is_invalid {

@@ -22,7 +22,7 @@ use crate::watchdog::Limits;
 use crate::workload::{PromptRequest, Workload};
 
 /// How long a server may take to say its version.
-pub(super) const VERSION_PATIENCE: Duration = Duration::from_secs(1);
+const VERSION_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The server and where it is. The embedded engine runs until it is dropped.
 pub(super) fn start(

@@ -63,7 +63,7 @@ pub(super) fn of_trial(
 }
 
 /// `records` are in order, the turns of a conversation one after the other.
-pub(super) fn counted(
+fn counted(
     records: Vec<RequestRecord>,
     prepared: &Prepared,
     chat: bool,
@@ -91,27 +91,28 @@ pub(super) struct Trials {
     pub(super) telemetry: Telemetry,
     /// What of it was read while the requests ran that count.
     pub(super) counted_telemetry: Telemetry,
-    pub(super) end: Duration,
+    end: Duration,
 }
 
 /// The time in which requests ran that count.
-pub(super) struct Counting {
-    pub(super) from_s: f64,
-    pub(super) to_s: f64,
+#[derive(Clone, Copy)]
+struct Counting {
+    from: Duration,
+    to: Duration,
 }
 
 impl Counting {
-    pub(super) fn of(requests: &[Counted]) -> Self {
-        let sent = requests.iter().map(|(record, _)| record.sent).min().unwrap_or_default();
-        let ended = requests.iter().map(|(record, _)| record.ended).max().unwrap_or_default();
-        Self { from_s: sent.as_secs_f64(), to_s: ended.as_secs_f64() }
+    fn of(requests: &[Counted]) -> Self {
+        let from = requests.iter().map(|(record, _)| record.sent).min().unwrap_or_default();
+        let to = requests.iter().map(|(record, _)| record.ended).max().unwrap_or_default();
+        Self { from, to }
     }
 }
 
 /// What came of a trial.
 pub(super) struct TrialRun {
     /// Which of the requests are its own.
-    pub(super) requests: Range<usize>,
+    requests: Range<usize>,
     pub(super) summary: Summary,
     pub(super) workload: Arc<Workload>,
     /// Requests that were sent, those of the warm-up included.
@@ -152,15 +153,16 @@ impl Trials {
         // The case's own server would be in the way of the next one.
         drop(server);
         let counted = Counting::of(&requests);
-        let counted_telemetry = telemetry.within(counted.from_s, counted.to_s);
+        let from_s = counted.from.as_secs_f64();
+        let counted_telemetry = telemetry.within(from_s, counted.to.as_secs_f64());
         let summary = Summary::new(&requests, case.goodput).with(&counted_telemetry);
         self.compared.push(Trial::new(case.seed, requests.len(), &summary));
         let workload = Arc::clone(&prepared.workload);
-        let (requests, by_s) = self.append(requests);
+        let (requests, by_s) = self.append(requests, counted);
         let telemetry = match self.runs.as_slice() {
             [] => telemetry,
             // What was read before its first request belongs to the trial before.
-            _ => telemetry.within(counted.from_s, f64::INFINITY),
+            _ => telemetry.within(from_s, f64::INFINITY),
         };
         self.telemetry.append(telemetry.moved(by_s));
         self.counted_telemetry.append(counted_telemetry.moved(by_s));
@@ -180,14 +182,12 @@ impl Trials {
 
     /// Adds the requests of a trial behind those of the trials before: which they are then, and how much
     /// later.
-    pub(super) fn append(&mut self, requests: Vec<Counted>) -> (Range<usize>, f64) {
+    fn append(&mut self, requests: Vec<Counted>, counted: Counting) -> (Range<usize>, f64) {
         let begin = self.requests.len();
-        let first = requests.iter().map(|(record, _)| record.sent).min().unwrap_or_default();
-        let last = requests.iter().map(|(record, _)| record.ended).max().unwrap_or_default();
-        let by = if begin == 0 { Duration::ZERO } else { self.end.saturating_sub(first) };
+        let by = if begin == 0 { Duration::ZERO } else { self.end.saturating_sub(counted.from) };
         let later = |(record, tokens): Counted| (record.later(by), tokens);
         self.requests.extend(requests.into_iter().map(later));
-        self.end = last + by;
+        self.end = counted.to + by;
         (begin..self.requests.len(), by.as_secs_f64())
     }
 
