@@ -83,8 +83,12 @@ impl Default for Live {
 }
 
 impl Live {
-    /// A run begins, and everything is counted anew. No request is under way.
-    pub fn begin_run(&self, goal: Goal) {
+    /// A run begins, which is this part of the case, and everything is counted anew. No request is under
+    /// way.
+    pub fn begin_run(&self, goal: Goal, part: Part) {
+        if let Some(journal) = &self.journal {
+            journal.begin(part);
+        }
         *lock(&self.run) = Some((goal, Clock::start()));
         for counter in [&self.sent, &self.completed, &self.failed, &self.e2e_us] {
             counter.store(0, Relaxed);
@@ -95,13 +99,6 @@ impl Live {
     /// Those of a case whose requests are written down as they end.
     pub fn with_journal(journal: Option<Entries>) -> Self {
         Self { journal, ..Self::default() }
-    }
-
-    /// The requests that end from now on are of this part of the case.
-    pub fn begin_part(&self, part: impl FnOnce() -> Part) {
-        if let Some(journal) = &self.journal {
-            journal.begin(part());
-        }
     }
 
     /// A request is about to leave.
@@ -273,7 +270,8 @@ mod tests {
     fn what_is_in_flight_is_what_was_sent_and_has_not_ended() {
         let live = Live::default();
         assert_eq!(live.snapshot(), None, "nothing runs");
-        live.begin_run(Goal { requests: Some(12), ..Goal::default() });
+        let part = Part { backend: "sim".to_owned(), load: "4qps".to_owned(), seed: 0 };
+        live.begin_run(Goal { requests: Some(12), ..Goal::default() }, part.clone());
         for _ in 0..4 {
             live.begin();
         }
@@ -287,7 +285,7 @@ mod tests {
             (time.unwrap().as_secs_f64() * 1e3 / ms - 1.0).abs() < 0.05
         };
         assert!(near(snapshot.ttft_p50, 50.0) && near(snapshot.ttft_p99, 100.0), "{snapshot:?}");
-        live.begin_run(Goal::default());
+        live.begin_run(Goal::default(), part);
         assert_eq!(live.snapshot().unwrap().ended(), 0, "each run counts anew");
         assert_eq!(live.snapshot().unwrap().ttft_p50, None);
     }

@@ -120,8 +120,7 @@ fn run_trials(case: &Case, prepared: &Prepared, controls: Controls<'_>) -> anyho
     let Controls { options, stop, .. } = controls;
     let clock = Clock::start();
     let mut trials = Trials::default();
-    controls.live.begin_run(goal(case, prepared, 0, controls));
-    trials.add(case, prepared, controls)?;
+    trials.add(case, prepared, goal(case, prepared, 0, controls), controls)?;
     let goes_on = |trials: &Trials| match case.until_decided {
         _ if stop.is_requested() => false,
         _ if trials.runs.len() < case.trials => true,
@@ -131,8 +130,7 @@ fn run_trials(case: &Case, prepared: &Prepared, controls: Controls<'_>) -> anyho
     while goes_on(&trials) {
         let number = trials.runs.len();
         let (of_case, prepared) = of_trial(case, prepared, number)?;
-        controls.live.begin_run(goal(case, &prepared, number, controls));
-        trials.add(&of_case, &prepared, controls)?;
+        trials.add(&of_case, &prepared, goal(case, &prepared, number, controls), controls)?;
         let of = match case.until_decided {
             Some(_) => String::new(),
             None => format!(" of {}", case.trials),

@@ -112,8 +112,8 @@ impl<'a> Side<'a> {
         let made = prepare(&salted, alike, &Files::only_here())?;
         let goal = goal(&case, &made, number, controls);
         let name = format!("pair {}, {}", number + 1, case.backend.name);
-        controls.live.begin_run(Goal { name, more: 2 * goal.more, ..goal });
-        self.trials.add(&case, &made, controls)?;
+        let goal = Goal { name, more: 2 * goal.more, ..goal };
+        self.trials.add(&case, &made, goal, controls)?;
         self.prepared.get_or_insert(made);
         Ok(())
     }

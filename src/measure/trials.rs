@@ -127,20 +127,18 @@ pub(super) struct TrialRun {
 }
 
 impl Trials {
-    /// Runs the case once more.
+    /// Runs the case once more, which is to come to `goal`.
     pub(super) fn add(
         &mut self,
         case: &Case,
         prepared: &Prepared,
+        goal: Goal,
         controls: Controls<'_>,
     ) -> anyhow::Result<()> {
         let (server, address) = start(case, prepared.tokenizer.as_ref())?;
         let schedule = schedule(case, prepared);
-        controls.live.begin_part(|| Part {
-            backend: case.backend.name.clone(),
-            load: case.load.to_string(),
-            seed: case.seed,
-        });
+        let (backend, load) = (case.backend.name.clone(), case.load.to_string());
+        controls.live.begin_run(goal, Part { backend, load, seed: case.seed });
         let waiting = matches!(case.load, Load::Closed(_)) || prepared.workload.has_turns();
         let runtime = drive::runtime(waiting, controls.live)?;
         let sending = runtime.block_on(records(case, prepared, &address, &schedule, controls))?;
