@@ -11,6 +11,7 @@ pub mod markdown;
 pub mod overview;
 pub mod reasons;
 pub mod side_by_side;
+pub mod styled;
 pub mod table;
 pub mod telemetry;
 pub mod text;

@@ -1,35 +1,21 @@
 //! All cases of a run below each other, for a terminal: as wide as it is, in colour where that is wanted.
 
-use std::fmt::Write as _;
-
 use anstyle::{AnsiColor, Style};
 
+use super::styled::{Flush, GAP, Styled};
+use super::text::number;
 use crate::report::Report;
 use crate::verdict::Verdict;
 
 /// Characters of a sparkline, and its cells.
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const CELLS: usize = 16;
-/// What stands between two columns.
-const GAP: usize = 2;
 
 /// A column: its head and its cells.
 struct Column {
-    head: String,
-    cells: Vec<Cell>,
-    /// Numbers stand to the right.
-    is_number: bool,
-}
-
-struct Cell {
-    text: String,
-    style: Style,
-}
-
-impl Cell {
-    fn plain(text: String) -> Self {
-        Self { text, style: Style::new() }
-    }
+    head: Styled,
+    cells: Vec<Styled>,
+    flush: Flush,
 }
 
 /// The cases of a run, a line each: the verdict, the main figures, the largest change against what each was
@@ -40,7 +26,7 @@ pub fn render(reports: &[&Report], width: usize) -> String {
         return String::new();
     }
     let mut columns = vec![
-        Column::of("case", reports, |report| Cell::plain(report.servebench.case.clone())),
+        Column::of("case", reports, |report| Styled::plain(report.servebench.case.clone())),
         Column::of("verdict", reports, verdict),
         Column::numbers("TTFT p50", reports, |report| report.median_ttft_ms),
         Column::numbers("p99 ms", reports, |report| report.p99_ttft_ms),
@@ -56,7 +42,7 @@ pub fn render(reports: &[&Report], width: usize) -> String {
     let mut room = width;
     let fitting = columns.iter().take_while(|column| {
         let fits = column.width() <= room;
-        room = room.saturating_sub(column.width() + GAP);
+        room = room.saturating_sub(column.width() + GAP.len());
         fits
     });
     // The names and the verdicts are there however narrow it is.
@@ -74,41 +60,28 @@ pub fn render(reports: &[&Report], width: usize) -> String {
 }
 
 impl Column {
-    fn of(head: &str, reports: &[&Report], cell: impl Fn(&Report) -> Cell) -> Self {
+    fn of(head: &str, reports: &[&Report], cell: impl Fn(&Report) -> Styled) -> Self {
         let cells = reports.iter().map(|report| cell(report)).collect();
-        Self { head: head.to_owned(), cells, is_number: false }
+        Self { head: Styled::bold(head), cells, flush: Flush::Left }
     }
 
     fn numbers(head: &str, reports: &[&Report], value: impl Fn(&Report) -> Option<f64>) -> Self {
-        let cell = |report: &Report| {
-            Cell::plain(
-                value(report).map_or_else(|| "n/a".to_owned(), |value| format!("{value:.2}")),
-            )
-        };
+        let cell = |report: &Report| Styled::plain(number(value(report)));
         Self::of(head, reports, cell).flush_right()
     }
 
     fn flush_right(self) -> Self {
-        Self { is_number: true, ..self }
+        Self { flush: Flush::Right, ..self }
     }
 
     fn width(&self) -> usize {
-        let cells = self.cells.iter().map(|cell| cell.text.chars().count());
-        cells.chain([self.head.chars().count()]).max().unwrap_or(0)
+        self.cells.iter().chain([&self.head]).map(Styled::width).max().unwrap_or(0)
     }
 
     /// Writes the cell of a row, or the head.
     fn write(&self, line: &mut String, row: Option<usize>) {
-        let (text, style) = match row.map(|row| &self.cells[row]) {
-            Some(cell) => (&cell.text, cell.style),
-            None => (&self.head, Style::new().bold()),
-        };
-        let padding = " ".repeat(self.width() - text.chars().count());
-        let gap = " ".repeat(GAP);
-        let _ = match self.is_number {
-            true => write!(line, "{padding}{style}{text}{style:#}{gap}"),
-            false => write!(line, "{style}{text}{style:#}{padding}{gap}"),
-        };
+        let cell = row.map_or(&self.head, |row| &self.cells[row]);
+        cell.write(line, self.width(), self.flush);
     }
 }
 
@@ -116,12 +89,9 @@ fn colour(colour: AnsiColor) -> Style {
     colour.on_default()
 }
 
-fn verdict(report: &Report) -> Cell {
-    let (text, style) = match report.servebench.verdict {
-        Some(verdict) => (verdict.name(), of_verdict(verdict)),
-        None => ("interrupted", colour(AnsiColor::Yellow)),
-    };
-    Cell { text: text.to_owned(), style }
+fn verdict(report: &Report) -> Styled {
+    let style = report.servebench.verdict.map_or(colour(AnsiColor::Yellow), of_verdict);
+    Styled { text: report.verdict_name().to_owned(), style }
 }
 
 fn of_verdict(verdict: Verdict) -> Style {
@@ -132,13 +102,13 @@ fn of_verdict(verdict: Verdict) -> Style {
     }
 }
 
-fn failed(report: &Report) -> Cell {
+fn failed(report: &Report) -> Styled {
     let style = if report.failed == 0 { Style::new() } else { colour(AnsiColor::Red) };
-    Cell { text: report.failed.to_string(), style }
+    Styled { text: report.failed.to_string(), style }
 }
 
 /// The change that matters most: a regression, else the largest one.
-fn change(report: &Report) -> Cell {
+fn change(report: &Report) -> Styled {
     let metrics = report.servebench.comparison.iter().flat_map(|comparison| &comparison.metrics);
     let most = metrics.max_by(|one, other| {
         let weight = |metric: &&crate::compare::Compared| {
@@ -147,14 +117,14 @@ fn change(report: &Report) -> Cell {
         let (one, other) = (weight(one), weight(other));
         one.0.cmp(&other.0).then(one.1.total_cmp(&other.1))
     });
-    let Some(metric) = most else { return Cell::plain("n/a".to_owned()) };
+    let Some(metric) = most else { return Styled::plain("n/a") };
     let style = match metric.outcome.as_str() {
         "regressed" => colour(AnsiColor::Red),
         "improved" => colour(AnsiColor::Green),
         _ => Style::new(),
     };
     let text = format!("{} {:+.1} % {}", metric.metric, metric.effect_percent, metric.outcome);
-    Cell { text, style }
+    Styled { text, style }
 }
 
 /// A sparkline for each case, from the shortest TTFT of all cases to the longest.
@@ -172,11 +142,11 @@ fn distributions(reports: &[&Report]) -> Option<Column> {
         }
         sparkline(&cells)
     };
-    let cells = all.iter().map(|bars| Cell::plain(bars.as_ref().map(spark).unwrap_or_default()));
+    let cells = all.iter().map(|bars| Styled::plain(bars.as_ref().map(spark).unwrap_or_default()));
     Some(Column {
-        head: format!("TTFT {low:.1} … {high:.1} ms"),
+        head: Styled::bold(&format!("TTFT {low:.1} … {high:.1} ms")),
         cells: cells.collect(),
-        is_number: false,
+        flush: Flush::Left,
     })
 }
 

@@ -7,12 +7,10 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 
 use super::figure::{self, Figure};
+use super::styled::{Flush, GAP, Styled};
 use super::text::plain;
 use crate::metric::Quantity;
 use crate::report::Report;
-
-/// Between two columns.
-const GAP: &str = "  ";
 
 /// The results of one column.
 #[derive(Clone, Debug)]
@@ -220,33 +218,18 @@ impl Cell {
     }
 
     /// The ratio and the value.
-    fn text(&self, ratio_width: usize) -> Text {
+    fn text(&self, ratio_width: usize) -> Styled {
         let style = match self.best {
             true => AnsiColor::Green.on_default().bold(),
             false => Style::new(),
         };
-        Text { text: format!("{:>ratio_width$} {}", self.ratio(), self.shown), style }
+        Styled { text: format!("{:>ratio_width$} {}", self.ratio(), self.shown), style }
     }
 }
 
-/// What stands in a place of the table.
-struct Text {
-    text: String,
-    style: Style,
-}
-
-impl Text {
-    fn plain(text: impl Into<String>) -> Self {
-        Self { text: text.into(), style: Style::new() }
-    }
-
-    fn missing(ratio_width: usize) -> Self {
-        Self::plain(format!("{:>ratio_width$}", "-"))
-    }
-
-    fn width(&self) -> usize {
-        self.text.chars().count()
-    }
+/// In the place of a value that is not there.
+fn missing(ratio_width: usize) -> Styled {
+    Styled::plain(format!("{:>ratio_width$}", "-"))
 }
 
 /// A column a side; `None` where the terminal is too narrow for it.
@@ -257,18 +240,17 @@ fn wide(table: &Table<'_>, blocks: &[Block], look: &Look) -> Option<String> {
         cells.map(|cell| cell.ratio().len()).max().unwrap_or(1)
     };
     let ratio_widths: Vec<usize> = (0..table.names.len()).map(ratio_width).collect();
-    let bold = |text: &str| Text { text: text.to_owned(), style: Style::new().bold() };
     let head = std::iter::once("").chain(table.names.iter().map(String::as_str));
-    let mut lines: Vec<Vec<Text>> = vec![head.map(bold).collect()];
+    let mut lines: Vec<Vec<Styled>> = vec![head.map(Styled::bold).collect()];
     for block in blocks {
-        let verdicts = block.verdicts.iter().map(|verdict| Text::plain(*verdict));
-        lines.push(std::iter::once(bold(&block.case)).chain(verdicts).collect());
+        let verdicts = block.verdicts.iter().map(|verdict| Styled::plain(*verdict));
+        lines.push(std::iter::once(Styled::bold(&block.case)).chain(verdicts).collect());
         for row in &block.rows {
             let cells = row.cells.iter().zip(&ratio_widths).map(|(cell, width)| match cell {
                 Some(cell) => cell.text(*width),
-                None => Text::missing(*width),
+                None => missing(*width),
             });
-            lines.push(std::iter::once(Text::plain(row.label.as_str())).chain(cells).collect());
+            lines.push(std::iter::once(Styled::plain(row.label.as_str())).chain(cells).collect());
         }
     }
     let width = |column: usize| lines.iter().map(|line| line[column].width()).max().unwrap_or(0);
@@ -280,9 +262,8 @@ fn wide(table: &Table<'_>, blocks: &[Block], look: &Look) -> Option<String> {
     let mut text = String::new();
     for line in lines {
         let mut shown = String::new();
-        for (Text { text, style }, width) in line.iter().zip(&widths) {
-            let padding = " ".repeat(width - text.chars().count());
-            let _ = write!(shown, "{style}{text}{style:#}{padding}{GAP}");
+        for (cell, width) in line.iter().zip(&widths) {
+            cell.write(&mut shown, *width, Flush::Left);
         }
         let _ = writeln!(text, "{}", shown.trim_end());
     }
@@ -303,9 +284,9 @@ impl Block {
             let ratios = row.cells.iter().flatten().map(|cell| cell.ratio().len());
             let width = ratios.max().unwrap_or(1);
             for (name, cell) in table.names.iter().zip(&row.cells) {
-                let Text { text: shown, style } = match cell {
+                let Styled { text: shown, style } = match cell {
                     Some(cell) => cell.text(width),
-                    None => Text::missing(width),
+                    None => missing(width),
                 };
                 let _ = writeln!(text, "{GAP}{GAP}{name:name_width$}{GAP}{style}{shown}{style:#}");
             }
