@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use tokio::io::ReadBuf;
-use tokio::task::JoinSet;
 use url::{Position, Url};
 
 use crate::clock::{Clock, Moment};
@@ -36,8 +35,6 @@ const ERROR_MESSAGE_CHARS: usize = 300;
 /// How long the rest of a response is waited for after its end mark, so that the connection can be
 /// used again.
 const TAIL: Duration = Duration::from_millis(250);
-/// How many connections are opened at once before the clock starts: less than the backlog of any server.
-const OPENED_AT_ONCE: usize = 32;
 /// How much one read takes at most, bytes.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -160,24 +157,9 @@ impl Client {
             let _ = connections.open(&self.pool).await;
             return;
         }
-        let mut opening = JoinSet::new();
-        let mut opened = Vec::new();
-        for _ in 0..connections {
-            if OPENED_AT_ONCE <= opening.len() {
-                match opening.join_next().await {
-                    Some(Ok(Ok(connection))) => opened.push(connection),
-                    _ => break,
-                }
-            }
-            if stop.is_requested() {
-                break;
-            }
-            let pool = self.pool.clone();
-            opening.spawn(async move { pool.open().await });
-        }
-        opened.extend(opening.join_all().await.into_iter().flatten());
-        for connection in opened {
-            self.pool.keep(connection);
+        tokio::select! {
+            () = self.pool.add(connections) => {}
+            () = stop.requested() => {}
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 /// How long before its deadline a blocking wait stops sleeping and starts to spin: the kernel may
-/// wake a sleeper this much late (its timer slack is 50 µs by default).
-const SPIN: Duration = Duration::from_micros(120);
+/// wake a sleeper this much late, and later where its timer has slack, which a punctual thread gives up.
+const SPIN: Duration = Duration::from_micros(60);
 
 /// A zero point in time. Copies share it, so their offsets can be compared.
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::Url;
@@ -30,6 +31,10 @@ use crate::tls::TlsOptions;
 /// How long a connection may have been idle to be used again. Many servers close theirs after 5 s, and a
 /// request that meets its connection's end would be a failure of nobody's.
 const IDLE: Duration = Duration::from_secs(4);
+/// How often those of the reserve are replaced that will soon have been idle for too long.
+const REFRESH: Duration = Duration::from_secs(1);
+/// How many connections are opened at once: less than the backlog of any server.
+const OPENED_AT_ONCE: usize = 32;
 
 /// Where to connect to, and how.
 #[derive(Clone)]
@@ -327,18 +332,38 @@ impl Pool {
         taken
     }
 
-    /// Opens connections whenever fewer than `reserve` wait. Does not end.
+    /// Opens connections whenever fewer than `reserve` wait, or have waited for too long. Does not end.
     pub async fn keep_reserve(&self, reserve: usize) {
         self.0.reserve.store(reserve, Ordering::Relaxed);
         loop {
-            while self.idle().len() < reserve {
-                match self.open().await {
-                    Ok(connection) => self.keep(connection),
-                    // The request that needs one will say why there is none.
-                    Err(_) => break,
-                }
+            let waiting = {
+                let mut idle = self.idle();
+                // Those that have waited longest come first.
+                let old = idle.partition_point(|waiting| IDLE - REFRESH <= waiting.used.age());
+                idle.drain(..old);
+                idle.len()
+            };
+            self.add(reserve.saturating_sub(waiting)).await;
+            let _ = tokio::time::timeout(REFRESH, self.0.short.notified()).await;
+        }
+    }
+
+    /// Opens so many connections, which then wait for use; fewer where one cannot be opened: the request
+    /// that needs one will say why there is none.
+    pub async fn add(&self, number: usize) {
+        let mut opening = JoinSet::new();
+        let mut left = number;
+        loop {
+            while 0 < left && opening.len() < OPENED_AT_ONCE {
+                let pool = self.clone();
+                opening.spawn(async move { pool.open().await });
+                left -= 1;
             }
-            self.0.short.notified().await;
+            match opening.join_next().await {
+                Some(Ok(Ok(connection))) => self.keep(connection),
+                Some(_) => left = 0,
+                None => return,
+            }
         }
     }
 
@@ -525,24 +550,51 @@ mod tests {
         assert!(pool.take().is_none());
     }
 
-    #[tokio::test]
-    async fn a_reserve_is_filled_again_when_it_is_used() {
+    /// A pool of a server that counts its connections, and the count.
+    async fn counted() -> (Pool, Arc<AtomicUsize>) {
         let (listener, port) = listen().await;
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
         tokio::spawn(async move {
             let mut accepted = Vec::new();
             while let Ok(connection) = listener.accept().await {
                 accepted.push(connection);
+                counter.fetch_add(1, Ordering::Relaxed);
             }
         });
-        let pool = Pool::new(target(port, None, None));
+        (Pool::new(target(port, None, None)), count)
+    }
+
+    async fn come_true(what: impl Fn() -> bool) {
+        let patience = Moment::now();
+        while !what() {
+            assert!(patience.age() < Duration::from_secs(10));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reserve_is_filled_again_when_it_is_used() {
+        let (pool, _) = counted().await;
         let keeper = pool.clone();
         tokio::spawn(async move { keeper.keep_reserve(3).await });
         for _ in 0..10 {
-            let patience = Moment::now();
-            while pool.idle().len() < 3 && patience.age() < Duration::from_secs(10) {
-                tokio::task::yield_now().await;
-            }
+            come_true(|| pool.idle().len() == 3).await;
             assert!(pool.take().is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn those_of_a_reserve_that_would_soon_be_too_old_are_replaced() {
+        let (pool, opened) = counted().await;
+        let keeper = pool.clone();
+        tokio::spawn(async move { keeper.keep_reserve(3).await });
+        come_true(|| opened.load(Ordering::Relaxed) == 3).await;
+        tokio::time::pause();
+        tokio::time::advance(IDLE - REFRESH).await;
+        tokio::time::resume();
+        come_true(|| opened.load(Ordering::Relaxed) == 6).await;
+        come_true(|| pool.idle().len() == 3).await;
+        assert!(pool.idle().iter().all(|waiting| waiting.used.age() < IDLE - REFRESH));
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::clock::Clock;
+use crate::punctual::be_punctual;
 
 /// How long before an arrival the thread stops to be easily woken; then it waits exactly.
 const EXACT: Duration = Duration::from_micros(500);
@@ -101,6 +102,7 @@ impl<T: Send + 'static> PacingThread<T> {
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopped);
         let work = move || {
+            be_punctual();
             for (index, offset) in offsets.into_iter().enumerate() {
                 while let Some(nap) = offset.checked_sub(clock.now() + EXACT) {
                     std::thread::park_timeout(nap);

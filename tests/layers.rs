@@ -13,7 +13,7 @@ const HOMES: [(&str, &[&str]); 14] = [
     ("quick_junit", &["render"]),
     ("parquet", &["workload"]),
     ("minijinja", &["chat_template", "render"]),
-    ("nix", &["launch", "socket", "strain"]),
+    ("nix", &["launch", "punctual", "socket", "strain"]),
     ("hdrhistogram", &["samples"]),
     ("statrs", &["statistics"]),
     ("hyper", &["client", "http2", "sim"]),

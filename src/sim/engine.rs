@@ -13,6 +13,7 @@ use super::counters::{Counters, Gauges};
 use super::model::{Model, Sequence, TooLong};
 use crate::clock::Clock;
 use crate::lock::lock;
+use crate::punctual::be_punctual;
 
 /// A wait may be told to stop until this long before its end; from then on it is exact instead.
 const EXACT: Duration = Duration::from_millis(2);
@@ -129,6 +130,7 @@ impl Engine {
 
     /// Runs step after step until it is stopped; for a thread of its own.
     pub(crate) fn run(&self) {
+        be_punctual();
         let clock = self.0.clock;
         let mut state = lock(&self.0.state);
         let mut last_end = None;
