@@ -6,7 +6,7 @@ use std::path::Path;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
-/// Where the library is named by hand.
+/// Where the library may be found if the system has none by its own names.
 const VARIABLE: &str = "NVML_PATH";
 
 /// What the system calls it. A machine that only runs programs has the first alone.
@@ -15,16 +15,16 @@ const NAMES: &[&str] = &["libnvidia-ml.so.1", "libnvidia-ml.so"];
 #[cfg(windows)]
 const NAMES: &[&str] = &["nvml.dll", r"C:\Program Files\NVIDIA Corporation\NVSMI\nvml.dll"];
 
-/// The library at `path`, else at the path in `NVML_PATH`, else the system's.
+/// The library at `path`; without one the system's, and else that at the path in `NVML_PATH`.
 pub fn open(path: Option<&Path>) -> Result<Nvml, String> {
     open_first(&names(path.map(Path::as_os_str), std::env::var_os(VARIABLE)))
 }
 
-/// Where to look, in turn. Whoever names a library means no other.
+/// Where to look, in turn. Whoever gives a path means no other.
 fn names(path: Option<&OsStr>, variable: Option<OsString>) -> Vec<OsString> {
-    match path.map(OsStr::to_owned).or(variable) {
-        Some(name) => vec![name],
-        None => NAMES.iter().map(OsString::from).collect(),
+    match path {
+        Some(path) => vec![path.to_owned()],
+        None => NAMES.iter().map(OsString::from).chain(variable).collect(),
     }
 }
 
@@ -51,10 +51,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_that_is_named_is_the_only_one_tried() {
+    fn a_path_is_the_only_one_tried_and_that_of_the_environment_comes_last() {
         let (own, variable) = (OsStr::new("own.so"), OsString::from("variable.so"));
         assert_eq!(names(Some(own), Some(variable.clone())), ["own.so"]);
-        assert_eq!(names(None, Some(variable)), ["variable.so"]);
+        assert_eq!(names(None, Some(variable)), [NAMES, &["variable.so"]].concat());
         assert_eq!(names(None, None), NAMES);
     }
 

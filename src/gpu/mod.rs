@@ -32,7 +32,7 @@ pub struct Options {
     pub devices: Devices,
     /// Whether it is an error where one of them cannot be read.
     pub require: bool,
-    /// The driver's library. `None` for the one that `NVML_PATH` names, and without that the system's.
+    /// The driver's library. `None` for the system's, and where it has none for the one that `NVML_PATH` names.
     pub library: Option<PathBuf>,
 }
 

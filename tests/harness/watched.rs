@@ -4,15 +4,23 @@ use super::*;
 
 const ONE_CASE: &str = "[[bench]]\nloads = [\"4conc\"]\nbackends = [\"sim\"]";
 
+/// The name by which programs know the driver's library.
+const DRIVER: &str = "libnvidia-ml.so.1";
+
 /// A driver that answers from `script`, built from the source that the unit tests use.
-fn driver(folder: &Path, script: &str) -> PathBuf {
-    let library = folder.join("nvml.so");
+fn driver(library: &Path, script: &str) {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nvml/fake_nvml.c");
     let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(library).arg(source);
     assert!(compiler.status().unwrap().success());
-    std::fs::write(folder.join("nvml.so.script"), script).unwrap();
-    library
+    std::fs::write(format!("{}.script", library.display()), script).unwrap();
+}
+
+/// A file that is no library, in place of a driver that this machine may have.
+fn no_driver(folder: &Path) {
+    for name in [DRIVER, "libnvidia-ml.so"] {
+        std::fs::write(folder.join(name), "this is no library").unwrap();
+    }
 }
 
 /// Two GPUs, of which the second does not say its power, and was held back by heat.
@@ -31,21 +39,24 @@ driver cuda 13010
 1 memory_mib 0/80000 38000/42000
 1 throttle_bits 32";
 
-fn with_driver(project: &Project, library: &Path, args: &[&str]) -> Run {
+/// A run that finds in `folder`, before any other, what the system calls the driver's library.
+fn with_system(project: &Project, folder: &Path, args: &[&str]) -> Command {
     let mut command = project.command(&[&["--bench", "--self-check", "never"], args].concat());
-    command.env("NVML_PATH", library);
-    finish(command)
+    let inherited = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&inherited));
+    command.env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap());
+    command
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[test]
 fn gpus_are_in_the_table_the_result_and_the_objectives() {
     let folder = tempfile::tempdir().unwrap();
-    let library = driver(folder.path(), TWO);
+    driver(&folder.path().join(DRIVER), TWO);
     let project = Project::new("", BACKENDS, ONE_CASE);
     let slos = "gpu_utilization > 75; gpu_memory_peak_mib < 38000; kv_cache_usage.max < 0.95; \
                 energy_per_output_token < 0.5";
-    let run = with_driver(&project, &library, &["--collect-gpu-stats", "--slo", slos]);
+    let run = finish(with_system(&project, folder.path(), &["--collect-gpu-stats", "--slo", slos]));
     run.expect(101).says("GPU Utilization (%):                     80.00");
     run.says("Peak GPU Memory Used (MiB):              38000.00");
     run.says("GPU Memory Available (MiB):              42000.00");
@@ -69,16 +80,16 @@ fn gpus_are_in_the_table_the_result_and_the_objectives() {
     assert_eq!(gpu("gpu1")["gpu"]["throttle_reasons"][0], "sw_thermal_slowdown");
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[test]
 fn energy_is_per_token_where_every_gpu_says_it_and_a_held_back_one_may_spoil_a_result() {
     let folder = tempfile::tempdir().unwrap();
     let script = "0 uuid GPU-a\n0 name H100\n0 power_mw 650000\n0 throttle_bits 32\n\
                   0 energy_mj 1000 2000 3000 4000 5000 6000 7000 8000 9000";
-    let library = driver(folder.path(), script);
+    driver(&folder.path().join(DRIVER), script);
     let project =
         Project::new("gpu = { interval = \"20ms\", throttled = \"invalid\" }", BACKENDS, ONE_CASE);
-    let run = with_driver(&project, &library, &[]);
+    let run = finish(with_system(&project, folder.path(), &[]));
     run.expect(3).says("invalid  gpu0 was held back in 100 %").says("J per output token");
     let result = &project.results()[0];
     let scalars = &result["servebench"]["scalars"];
@@ -93,16 +104,29 @@ fn energy_is_per_token_where_every_gpu_says_it_and_a_held_back_one_may_spoil_a_r
 #[test]
 fn without_a_driver_a_run_passes_and_says_why_unless_gpus_are_required() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("libnvidia-ml.so.1");
+    no_driver(folder.path());
     let project = Project::new("", BACKENDS, ONE_CASE);
-    let run = with_driver(&project, &missing, &["--collect-gpu-stats"]);
+    let run = finish(with_system(&project, folder.path(), &["--collect-gpu-stats"]));
     run.expect(0).says("gpu      none was read:").says("libnvidia-ml.so.1");
     run.says("GPU Utilization (%):                     n/a");
     let result = &project.results()[0];
     assert_eq!(result["gpu_utilization"], Value::Null);
     assert!(result["servebench"]["telemetry"]["absent"]["gpu"].is_string());
-    let run = with_driver(&project, &missing, &["--require-gpu"]);
+    let run = finish(with_system(&project, folder.path(), &["--require-gpu"]));
     run.expect(101).says("the case requires GPUs");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_driver_that_the_environment_names_is_read_where_the_system_has_none() {
+    let folder = tempfile::tempdir().unwrap();
+    no_driver(folder.path());
+    let own = folder.path().join("own.so");
+    driver(&own, TWO);
+    let project = Project::new("", BACKENDS, ONE_CASE);
+    let mut command = with_system(&project, folder.path(), &["--collect-gpu-stats"]);
+    command.env("NVML_PATH", own);
+    finish(command).expect(0).says("GPU Utilization (%):                     80.00");
 }
 
 #[test]
@@ -141,9 +165,7 @@ fn a_server_that_shows_no_metrics_is_named_only_where_they_were_asked_for() {
 #[test]
 fn in_miniature_no_gpu_is_needed_and_no_metrics_are_looked_for() {
     let project = Project::new("gpu = { require = true }", BACKENDS, ONE_CASE);
-    let mut command = project.command(&[]);
-    command.env("NVML_PATH", "no-such-library");
-    finish(command).expect(0);
+    finish(project.command(&[])).expect(0);
 }
 
 /// A page that shows two GPUs, as NVIDIA's exporter does.
