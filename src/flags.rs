@@ -121,8 +121,8 @@ pub struct Flags {
     #[arg(long, value_name = "SALT", help_heading = "Workload")]
     pub salt: Option<Salt>,
 
-    /// Requests per second; inf for all at once; sweep for rates from idle to saturation; max-goodput for
-    /// the highest at which the objectives hold [default: inf]
+    /// Requests per second; inf for all at once; trace for the times of a trace; sweep for rates from idle to
+    /// saturation; max-goodput for the highest at which the objectives hold [default: inf; trace for a trace]
     #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "Load")]
     pub request_rate: Option<RequestRate>,
     /// The most requests in flight: with --request-rate, arrivals past it wait; without, so many users
@@ -306,20 +306,23 @@ pub enum RequestRate {
     Infinite,
     /// Open loop.
     PerSecond(Rate),
+    /// At the times of the workload, which is a trace.
+    Trace,
     /// To be found.
     Search(Search),
 }
 
 fn parse_rate(text: &str) -> Result<RequestRate, String> {
-    if text == "inf" {
-        return Ok(RequestRate::Infinite);
-    }
-    if let Ok(Load::Search(search)) = text.parse() {
-        return Ok(RequestRate::Search(search));
+    match text.parse() {
+        Ok(Load::Infinite) => return Ok(RequestRate::Infinite),
+        Ok(Load::Trace { cap: None }) => return Ok(RequestRate::Trace),
+        Ok(Load::Search(search)) => return Ok(RequestRate::Search(search)),
+        _ => {}
     }
     let rate = text.parse().ok().and_then(Rate::per_s).map(RequestRate::PerSecond);
     rate.ok_or_else(|| {
-        "write `inf`, `sweep`, `max-goodput` or a number of requests per second above 0".to_owned()
+        "write `inf`, `trace`, `sweep`, `max-goodput` or a number of requests per second above 0"
+            .to_owned()
     })
 }
 

@@ -49,7 +49,10 @@ fn case(flags: &Flags) -> Result<Case, String> {
     };
     let backend = backend(flags, kind)?;
     let workload = workload(flags)?;
-    let load = load_of(flags).unwrap_or(Load::Infinite);
+    let load = load_of(flags).unwrap_or(match workload.dataset.kind() {
+        DatasetKind::Trace => Load::Trace { cap: None },
+        _ => Load::Infinite,
+    });
     if let Some(slo) = on_goodput(&flags.slo) {
         return Err(format!(
             "--slo `{slo}` needs goodput objectives for each request, and those need a plan file: \
@@ -199,6 +202,15 @@ mod tests {
         assert_eq!(case.workload.dataset, Dataset::ShareGpt { source, output });
         assert_eq!(case.slos, [crate::slo::Slo::no_errors()]);
         assert!(case.details && !case.backend.require_server);
+    }
+
+    #[test]
+    fn a_trace_is_sent_at_its_times_where_no_load_is_asked_for() {
+        let trace = format!("{TARGET} --dataset-name trace");
+        assert_eq!(case_of(&trace).name, "modular/m/trace@trace");
+        assert_eq!(case_of(&format!("{trace} --request-rate inf")).load, Load::Infinite);
+        let error = plan(&flags(&format!("{TARGET} --request-rate trace"))).unwrap_err();
+        assert!(error.to_string().contains("a workload of the dataset trace"), "{error}");
     }
 
     #[test]

@@ -489,6 +489,7 @@ fn load_of(flags: &Flags) -> Option<Load> {
         (Some(RequestRate::Infinite), None) => Some(Load::Infinite),
         (Some(RequestRate::Infinite), Some(users)) => Some(Load::Closed(users)),
         (Some(RequestRate::PerSecond(rate)), cap) => Some(Load::Open { rate, cap }),
+        (Some(RequestRate::Trace), cap) => Some(Load::Trace { cap }),
         (Some(RequestRate::Search(search)), _) => Some(Load::Search(search)),
         (None, Some(users)) => Some(Load::Closed(users)),
         (None, None) => None,
@@ -713,6 +714,8 @@ loads = ["4qps"]
             ("--request-rate inf", Some("inf")),
             ("--request-rate 0.5", Some("0.5qps")),
             ("--max-concurrency 8", Some("8conc")),
+            ("--request-rate trace", Some("trace")),
+            ("--request-rate trace --max-concurrency 8", Some("trace-8conc")),
         ] {
             let shown = load_of(&flags(line)).map(|load| load.to_string());
             assert_eq!(shown.as_deref(), load, "{line}");
