@@ -4,12 +4,14 @@
 //! The server has 16 slots and a queue in front of them, in virtual time. Requests arrive by a Poisson process
 //! at 0.7 of what it can take; prompts and answers have lognormal lengths. Everything that takes time is
 //! longer or shorter by a factor that differs by 3 % between trials and by 5 % between sessions. A trial has
-//! 500 requests after 200 that are not counted. Every draw is seeded, so that the table is always the same.
+//! 500 requests after 200 that are not counted. Every draw is seeded, so that the table is always the same;
+//! `cargo bench --bench verdicts -- 1` draws anew, to see that no setting fits one table alone.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use rand::{Rng, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
@@ -21,6 +23,9 @@ use servebench::statistics::interval::{self, Scale};
 use servebench::statistics::paired::{self, Pairs};
 use servebench::statistics::percentile_limit::{self, Counted, Evidence, Finding, Quantile};
 use servebench::statistics::{Better, Confidence, Interval, Outcome, Relevance, sequential};
+
+/// Which draws are made; where it is not set, those of the table that is quoted.
+static DRAWS: OnceLock<u64> = OnceLock::new();
 
 const CONFIDENCE: Confidence = Confidence::DEFAULT;
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
@@ -63,7 +68,8 @@ fn factor(share: f64, rng: &mut ChaCha12Rng) -> f64 {
 
 fn rng(parts: &[u64]) -> ChaCha12Rng {
     // Each list of parts has its own seed.
-    let seed = parts.iter().fold(0x9e37_79b9_7f4a_7c15_u64, |seed, part| {
+    let parts = DRAWS.get().into_iter().chain(parts);
+    let seed = parts.fold(0x9e37_79b9_7f4a_7c15_u64, |seed, part| {
         (seed ^ part).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31)
     });
     ChaCha12Rng::seed_from_u64(seed)
@@ -812,6 +818,10 @@ fn sequential_rows() -> Vec<Row> {
 
 #[expect(clippy::print_stdout, reason = "the table is what it is run for")]
 fn main() -> ExitCode {
+    // Cargo adds flags of its own.
+    if let Some(draws) = std::env::args().find_map(|argument| argument.parse().ok()) {
+        DRAWS.get_or_init(|| draws);
+    }
     let parts: [fn() -> Vec<Row>; 8] = [
         paired_rows,
         stored_rows,
