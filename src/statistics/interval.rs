@@ -90,9 +90,13 @@ fn student_interval(values: &[f64], confidence: Confidence) -> Option<Interval> 
     Some(Interval { low: mean - half, high: mean + half })
 }
 
-/// How much less than the confidence asked for an interval by order statistics may have: of five trials it
-/// has 93.75 %.
+/// How much less than the confidence asked for the range of all values may have, to be widened a little: of five
+/// trials it has 93.75 %.
 const SHORTFALL: f64 = 0.02;
+/// So much of its width, on the scale of logarithms, such a range is widened by on either side. The range of five
+/// values then covers the median of a normal or an exponential distribution in 95.0 %, that of the logarithm of an
+/// exponential one in 95.2 %, and that of a Laplace distribution in 95.8 % (60,000 draws each).
+const WIDENING: f64 = 0.04;
 
 /// A percentile of a per-request metric over several trials: that of a typical trial, which is the median of
 /// `each`, and its interval. `None` where there is no trial, or a value is no number; the interval is `None`
@@ -100,9 +104,9 @@ const SHORTFALL: f64 = 0.02;
 ///
 /// From five trials on the interval is by order statistics, which assumes nothing about the distribution:
 /// all five trials are on one side of the true median with probability 2·2⁻⁵, so their range misses it that
-/// often. With more trials it is interpolated between ranks (Hettmansperger & Sheather, "Confidence intervals
-/// based on interpolated order statistics", Statistics & Probability Letters 4 (1986)). With three or four
-/// it is [`of_trials`] on logarithms.
+/// often, and is widened by a little. With more trials it is interpolated between ranks (Hettmansperger &
+/// Sheather, "Confidence intervals based on interpolated order statistics", Statistics & Probability Letters 4
+/// (1986)). With three or four it is [`of_trials`] on logarithms.
 ///
 /// Why not the percentile of all requests together: in a queue the few worst trials hold most of the tail,
 /// and five trials seldom have one of them: [`of_pool`] covers that p99 in 84 % of all runs. And why not the
@@ -129,7 +133,7 @@ fn median_interval(sorted: &[f64], confidence: Confidence) -> Option<Interval> {
     let d = (1..=n / 2).rev().find(|d| level <= covered(*d));
     let Some(d) = d else {
         let range = Interval { low: *sorted.first()?, high: *sorted.last()? };
-        return (1 < n && level - SHORTFALL <= covered(1)).then_some(range);
+        return (1 < n && level - SHORTFALL <= covered(1)).then(|| widened(range));
     };
     let inner = if d < n / 2 { covered(d + 1) } else { 0.0 };
     let excess = (covered(d) - level) / (covered(d) - inner);
@@ -140,6 +144,15 @@ fn median_interval(sorted: &[f64], confidence: Confidence) -> Option<Interval> {
         low: between(sorted[d - 1], sorted[d]),
         high: between(sorted[n - d], sorted[n - d - 1]),
     })
+}
+
+/// The range, a little wider; as it is where it is not on the scale of logarithms.
+fn widened(Interval { low, high }: Interval) -> Interval {
+    if low <= 0.0 || !high.is_finite() {
+        return Interval { low, high };
+    }
+    let factor = (high / low).powf(WIDENING);
+    Interval { low: low / factor, high: high * factor }
 }
 
 /// More blocks than this bring little, and longer ones are safer (Schmeiser, "Batch size effects in the
@@ -253,7 +266,9 @@ mod tests {
         let (value, interval) =
             of_percentile(&[90.0, 2.0, 3.0, 1.0, 4.0], Confidence::DEFAULT).unwrap();
         assert_eq!(value, 3.0);
-        assert_eq!(interval, Some(Interval { low: 1.0, high: 90.0 }), "the range of five");
+        // The range of five, and a little more.
+        let factor = 90_f64.powf(WIDENING);
+        assert!(close(interval.unwrap(), 1.0 / factor, 90.0 * factor), "{interval:?}");
         let (value, interval) = of_percentile(&[1.0, 3.0], Confidence::DEFAULT).unwrap();
         assert_eq!((value, interval), (2.0, None));
         let (_, interval) = of_percentile(&[1.0, 2.0, 3.0], Confidence::DEFAULT).unwrap();
