@@ -41,11 +41,16 @@ driver cuda 13010
 
 /// A run that finds in `folder`, before any other, what the system calls the driver's library.
 fn with_system(project: &Project, folder: &Path, args: &[&str]) -> Command {
-    let mut command = project.command(&[&["--bench", "--self-check", "never"], args].concat());
+    let mut command = project.command(args);
     let inherited = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&inherited));
     command.env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap());
     command
+}
+
+/// The same, which measures.
+fn bench_with_system(project: &Project, folder: &Path, args: &[&str]) -> Command {
+    with_system(project, folder, &[&["--bench", "--self-check", "never"], args].concat())
 }
 
 #[cfg(target_os = "linux")]
@@ -56,7 +61,8 @@ fn gpus_are_in_the_table_the_result_and_the_objectives() {
     let project = Project::new("", BACKENDS, ONE_CASE);
     let slos = "gpu_utilization > 75; gpu_memory_peak_mib < 38000; kv_cache_usage.max < 0.95; \
                 energy_per_output_token < 0.5";
-    let run = finish(with_system(&project, folder.path(), &["--collect-gpu-stats", "--slo", slos]));
+    let run =
+        finish(bench_with_system(&project, folder.path(), &["--collect-gpu-stats", "--slo", slos]));
     run.expect(101).says("GPU Utilization (%):                     80.00");
     run.says("Peak GPU Memory Used (MiB):              38000.00");
     run.says("GPU Memory Available (MiB):              42000.00");
@@ -89,7 +95,7 @@ fn energy_is_per_token_where_every_gpu_says_it_and_a_held_back_one_may_spoil_a_r
     driver(&folder.path().join(DRIVER), script);
     let project =
         Project::new("gpu = { interval = \"20ms\", throttled = \"invalid\" }", BACKENDS, ONE_CASE);
-    let run = finish(with_system(&project, folder.path(), &[]));
+    let run = finish(bench_with_system(&project, folder.path(), &[]));
     run.expect(3).says("invalid  gpu0 was held back in 100 %").says("J per output token");
     let result = &project.results()[0];
     let scalars = &result["servebench"]["scalars"];
@@ -106,13 +112,13 @@ fn without_a_driver_a_run_passes_and_says_why_unless_gpus_are_required() {
     let folder = tempfile::tempdir().unwrap();
     no_driver(folder.path());
     let project = Project::new("", BACKENDS, ONE_CASE);
-    let run = finish(with_system(&project, folder.path(), &["--collect-gpu-stats"]));
+    let run = finish(bench_with_system(&project, folder.path(), &["--collect-gpu-stats"]));
     run.expect(0).says("gpu      none was read:").says("libnvidia-ml.so.1");
     run.says("GPU Utilization (%):                     n/a");
     let result = &project.results()[0];
     assert_eq!(result["gpu_utilization"], Value::Null);
     assert!(result["servebench"]["telemetry"]["absent"]["gpu"].is_string());
-    let run = finish(with_system(&project, folder.path(), &["--require-gpu"]));
+    let run = finish(bench_with_system(&project, folder.path(), &["--require-gpu"]));
     run.expect(101).says("the case requires GPUs");
 }
 
@@ -124,7 +130,7 @@ fn a_driver_that_the_environment_names_is_read_where_the_system_has_none() {
     let own = folder.path().join("own.so");
     driver(&own, TWO);
     let project = Project::new("", BACKENDS, ONE_CASE);
-    let mut command = with_system(&project, folder.path(), &["--collect-gpu-stats"]);
+    let mut command = bench_with_system(&project, folder.path(), &["--collect-gpu-stats"]);
     command.env("NVML_PATH", own);
     finish(command).expect(0).says("GPU Utilization (%):                     80.00");
 }
@@ -164,8 +170,10 @@ fn a_server_that_shows_no_metrics_is_named_only_where_they_were_asked_for() {
 
 #[test]
 fn in_miniature_no_gpu_is_needed_and_no_metrics_are_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    no_driver(folder.path());
     let project = Project::new("gpu = { require = true }", BACKENDS, ONE_CASE);
-    finish(project.command(&[])).expect(0);
+    finish(with_system(&project, folder.path(), &[])).expect(0);
 }
 
 /// A page that shows two GPUs, as NVIDIA's exporter does.
