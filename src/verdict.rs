@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Certainty, Judged, Looks, Requests};
-use crate::metric::{Quantity, Statistic};
+use crate::metric::{Quantity, Scalar, Statistic};
 use crate::slo::Slo;
 use crate::statistics::Confidence;
 use crate::statistics::percentile_limit::Quantile;
@@ -20,7 +20,8 @@ pub enum Verdict {
     SloMissed,
     /// Worse than what it was compared with, beyond doubt and by more than what matters.
     Regressed,
-    /// The numbers cannot be trusted; or they say too little for an objective, and none was missed.
+    /// The figures cannot be trusted, or say too little for an objective; and no objective was missed that
+    /// can be judged without them.
     Invalid,
 }
 
@@ -47,6 +48,8 @@ pub struct Judgement {
     pub finding: Finding,
     /// How sure that is; `None` where nothing was found.
     pub judged: Option<Judged>,
+    /// It was missed by failed requests alone: no figure decides it, and so no doubt in figures undoes it.
+    pub by_failures: bool,
 }
 
 impl Judgement {
@@ -85,9 +88,22 @@ pub fn judge(
                 }
                 _ => None,
             };
-            Judgement { slo: slo.clone(), value, finding, judged }
+            let by_failures = finding == Finding::Missed && is_by_failures(slo, value, summary);
+            Judgement { slo: slo.clone(), value, finding, judged, by_failures }
         })
         .collect()
+}
+
+/// Whether an objective that was missed would have been missed by the failed requests alone, however fast the
+/// others were.
+fn is_by_failures(slo: &Slo, value: Option<f64>, summary: &Summary) -> bool {
+    let error_ratio = summary.scalars.get(&Scalar::ErrorRatio).copied().unwrap_or_default();
+    match slo.quantity {
+        Quantity::Latency(..) => value.is_some_and(f64::is_infinite),
+        Quantity::Scalar(Scalar::ErrorRatio) => true,
+        Quantity::Scalar(Scalar::GoodputRatio) => !slo.is_met_by(1.0 - error_ratio),
+        Quantity::Scalar(_) | Quantity::Gauge(..) => false,
+    }
 }
 
 fn finding(slo: &Slo, value: Option<f64>, summary: &Summary) -> Finding {
@@ -116,13 +132,16 @@ fn floor(statistic: Statistic) -> Option<u64> {
     Some(Quantile::new(percent / 100.0)?.floor(Confidence::DEFAULT))
 }
 
-/// The verdict that the judgements add up to. What cannot be trusted (`doubted`) fails nobody and passes
-/// nobody; nor, where the plan is `strict`, does what is undecided.
+/// The verdict that the judgements add up to. Figures that cannot be trusted (`doubted`) neither pass nor fail
+/// a case; nor, where the plan is `strict`, does what is undecided. Requests that failed are no figures: an
+/// objective that they alone miss is missed whatever the client was doing.
 pub fn verdict(judgements: &[Judgement], doubted: bool, strict: bool) -> Verdict {
     let counts = |judgement: &&Judgement| !(strict && judgement.is_undecided());
     let missed = |judgement: &Judgement| judgement.finding == Finding::Missed;
     let unknown = |judgement: &Judgement| matches!(judgement.finding, Finding::Unknown(_));
-    if doubted {
+    if judgements.iter().filter(counts).any(|judgement| judgement.by_failures) {
+        Verdict::SloMissed
+    } else if doubted {
         Verdict::Invalid
     } else if judgements.iter().filter(counts).any(missed) {
         Verdict::SloMissed
@@ -137,16 +156,18 @@ pub fn verdict(judgements: &[Judgement], doubted: bool, strict: bool) -> Verdict
 mod tests {
     use super::*;
     use crate::record::Failure;
-    use crate::record::tests::{completed, failed};
+    use crate::record::tests::{completed, failed, ms};
+    use crate::slo::Goodput;
     use crate::summary::tests::counted;
 
     fn judged(slos: &[&str], completed_requests: usize, failures: usize) -> Vec<Judgement> {
+        let goodput = Some(Goodput { ttft: Some(ms(50)), tpot: None, e2e: None });
         let mut requests = vec![counted(completed(&[60, 70]), 2); completed_requests];
         requests.extend(vec![counted(failed(Failure::Http(503)), 0); failures]);
         let slos: Vec<Slo> = slos.iter().map(|text| text.parse().unwrap()).collect();
         let whole = 0..requests.len();
-        let summary = Summary::new(&requests, None);
-        judge(&slos, &summary, &Requests::new(&requests, vec![whole], None), Looks::One)
+        let summary = Summary::new(&requests, goodput);
+        judge(&slos, &summary, &Requests::new(&requests, vec![whole], goodput), Looks::One)
     }
 
     #[test]
@@ -197,8 +218,30 @@ mod tests {
     }
 
     #[test]
+    fn what_failed_requests_alone_miss_is_missed_also_where_figures_are_in_doubt() {
+        // The completed ones have a TTFT of 50 ms, which is good.
+        for (slo, failures, expected) in [
+            ("error_ratio == 0", 1, Verdict::SloMissed),
+            ("error_ratio < 5%", 6, Verdict::SloMissed),
+            ("error_ratio < 5%", 4, Verdict::Invalid),
+            ("ttft.p99 < 10s", 2, Verdict::SloMissed),
+            ("ttft.p50 < 1ms", 2, Verdict::Invalid),
+            ("ttft.mean < 10s", 1, Verdict::SloMissed),
+            ("chunk_gap.p95 < 10s", 10, Verdict::SloMissed),
+            ("goodput_ratio > 95%", 6, Verdict::SloMissed),
+            ("goodput_ratio > 95%", 4, Verdict::Invalid),
+            ("request_throughput > 1e9", 50, Verdict::Invalid),
+        ] {
+            let judgements = judged(&[slo], 100 - failures, failures);
+            assert_eq!(verdict(&judgements, true, false), expected, "{slo}, {failures} failed");
+        }
+        let slow = judged(&["ttft.p50 < 1ms", "error_ratio == 0"], 99, 1);
+        assert_eq!(verdict(&slow, true, true), Verdict::SloMissed);
+    }
+
+    #[test]
     fn an_unknown_quantity_is_no_pass() {
-        let judgements = judged(&["goodput_ratio > 0.9"], 100, 0);
+        let judgements = judged(&["kv_cache_usage.max < 0.9"], 100, 0);
         assert!(matches!(judgements[0].finding, Finding::Unknown(_)));
         assert_eq!(verdict(&judgements, false, false), Verdict::Invalid);
     }

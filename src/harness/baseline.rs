@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use jiff::ZonedDateTime;
 
+use super::Exit;
 use super::terminal::say;
 use crate::compare::{self, Change, Comparison, Trial};
 use crate::flags::Flags;
@@ -15,6 +16,7 @@ use crate::plan::{Case, Plan};
 use crate::render::table;
 use crate::report::Report;
 use crate::report::saved::{ByCase, Identity, Saved, read_folder, read_history};
+use crate::verdict::Verdict;
 
 /// So many sessions before say what the next one may be.
 const SESSIONS: usize = 20;
@@ -130,34 +132,50 @@ impl Baseline {
         compare::changes(&case.gate, &sessions)
     }
 
-    /// Judges results that were saved as `name` in the place of new ones; says of each what became of it.
-    /// Returns whether one is worse.
+    /// Judges results that were saved as `name` in the place of new ones; says of each what became of it. A
+    /// result that missed its objectives when it was measured, or is invalid, is so still.
     pub(super) fn judge_saved(
         &self,
         name: &str,
         results: &Path,
         cases: &[&Case],
         print: impl Fn(&str) -> std::io::Result<()>,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Exit> {
         if self.name.is_none() {
             bail!("--load-baseline {name} needs --baseline: with what is it to be compared?");
         }
         let saved = read_folder(&folder(results, name))?;
-        let mut worse = false;
+        let (mut failed, mut invalid) = (false, false);
         for case in cases {
             let Some(now) = saved.get(&case.name).and_then(|saved| saved.last()) else {
                 say(&format!("{}: it is not in `{name}`", case.name));
                 continue;
             };
+            match now.verdict {
+                Some(verdict @ Verdict::SloMissed) => {
+                    say(&format!("{}: {} when it was measured", case.name, verdict.name()));
+                    failed = true;
+                }
+                Some(verdict @ Verdict::Invalid) => {
+                    say(&format!("{}: {} when it was measured", case.name, verdict.name()));
+                    invalid = true;
+                }
+                // That was against another baseline.
+                Some(Verdict::Pass | Verdict::Regressed) | None => {}
+            }
             match self.compare(case, now.identity(), &now.trials)? {
                 None => say(&format!("new      {}: it is not in the baseline", case.name)),
                 Some(comparison) => {
-                    worse |= comparison.regressions().next().is_some();
+                    failed |= comparison.regressions().next().is_some();
                     print(&table::comparison(&case.name, &comparison))?;
                 }
             }
         }
-        Ok(worse)
+        Ok(match (failed, invalid) {
+            (true, _) => Exit::Failed,
+            (false, true) => Exit::Invalid,
+            (false, false) => Exit::Passed,
+        })
     }
 
     /// Whether a case is not in the baseline.

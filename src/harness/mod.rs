@@ -26,6 +26,7 @@ use crate::measure::{self, Options, Prepared};
 use crate::plan::{Address, Backend, Case, Plan, Server};
 use crate::probe::Probe;
 use crate::progress::{Progress, ProgressStyleKind};
+use crate::render::reasons::reasons;
 use crate::render::table;
 use crate::render::text::plain;
 use crate::report::saved::Identity;
@@ -150,8 +151,7 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
         say(&format!("gone     {case}: it is in the baseline and no more in the plan"));
     }
     if let (Some(name), Mode::Bench) = (&cli.flags.load_baseline, mode) {
-        let worse = baseline.judge_saved(name, &plan.results, &selected, print)?;
-        return Ok(if worse { Exit::Failed } else { Exit::Passed });
+        return baseline.judge_saved(name, &plan.results, &selected, print);
     }
     let outputs = Outputs::new(&plan);
     // A filter reaches every bench binary, and what another has written is to stay.
@@ -178,6 +178,10 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
             let (case, reason) = (case.name.clone(), reason.clone());
             runner.outputs.note(Ending::Ignored { case, reason });
         }
+    }
+    if selected.is_empty() && cli.flags.no_tests == Some(NoTests::Fail) {
+        // libtest would say that all is well.
+        return Ok(no_case(cli, &plan));
     }
     let running: Vec<String> = jobs.keys().cloned().collect();
     let mut tickets = 0..;
@@ -207,14 +211,7 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     if selected.is_empty() {
         return Ok(no_case(cli, &plan));
     }
-    if !conclusion.has_failed() && runner.refused.load(Ordering::SeqCst) {
-        return Ok(Exit::CouldNotRun);
-    }
-    Ok(match (conclusion.has_failed(), runner.invalid.load(Ordering::SeqCst)) {
-        (true, _) => Exit::Failed,
-        (false, true) => Exit::Invalid,
-        (false, false) => Exit::Passed,
-    })
+    Ok(runner.exit(conclusion.has_failed()))
 }
 
 /// Names the cases, in the one form that libtest's readers and nextest both take.
@@ -322,6 +319,9 @@ struct Runner {
     progress: ProgressStyleKind,
     interrupt: Interrupt,
     turnstile: Turnstile,
+    /// Whether a case failed for what the server did, or could not be measured.
+    failed: AtomicBool,
+    /// Whether the result of a case is invalid.
     invalid: AtomicBool,
     /// Whether a case could not be compared with the baseline.
     refused: AtomicBool,
@@ -360,6 +360,7 @@ impl Runner {
             progress: ProgressStyleKind::detect(cli.flags.no_progress || mode == Mode::Test),
             interrupt,
             turnstile: Turnstile::default(),
+            failed: AtomicBool::new(false),
             invalid: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             servers: Servers::default(),
@@ -380,19 +381,20 @@ impl Runner {
         }
         self.interrupt.busy.store(false, Ordering::SeqCst);
         let report = report.and_then(|report| {
-            let report = self.compare(&job.case, report);
+            let (report, refused) = self.compare(&job.case, report);
             match self.mode {
-                Mode::Bench => self.keep(report),
-                Mode::List | Mode::Test => Ok(report),
+                Mode::Bench => Ok((self.keep(report)?, refused)),
+                Mode::List | Mode::Test => Ok((report, refused)),
             }
         });
-        let report = report.map_err(|error| {
+        let (report, refused) = report.map_err(|error| {
             let message = format!("{error:#}");
             let case = job.case.name.clone();
+            self.failed.store(true, Ordering::SeqCst);
             self.outputs.note(Ending::Broken { case, message: message.clone() });
             failed(&job.case, &message)
         })?;
-        let concluded = self.conclude(&job.case, &report);
+        let concluded = self.conclude(&job.case, &report, refused);
         self.outputs.note(Ending::measured(report));
         concluded
     }
@@ -447,10 +449,10 @@ impl Runner {
         Ok(())
     }
 
-    /// The result, compared with the baseline where there is one.
-    fn compare(&self, case: &Case, report: Report) -> Report {
+    /// The result, compared with the baseline where there is one; or why it cannot be.
+    fn compare(&self, case: &Case, report: Report) -> (Report, Option<String>) {
         if self.mode != Mode::Bench {
-            return report;
+            return (report, None);
         }
         if self.baseline.is_new(case) {
             say(&format!("new      {}: it is not in the baseline", case.name));
@@ -462,14 +464,10 @@ impl Runner {
         let mut report = report;
         report.servebench.history_changes = changes;
         match compared {
-            Ok(None) => report,
-            Ok(Some(comparison)) => report.compared_with(comparison),
-            Err(error) => {
-                // Another machine or another work is no regression: the run cannot say.
-                self.refused.store(true, Ordering::SeqCst);
-                say(&format!("error: {error:#}"));
-                report
-            }
+            Ok(None) => (report, None),
+            Ok(Some(comparison)) => (report.compared_with(comparison), None),
+            // Another machine or another work is no regression: the run cannot say.
+            Err(error) => (report, Some(format!("{error:#}"))),
         }
     }
 
@@ -513,18 +511,45 @@ impl Runner {
         std::process::exit(Exit::Interrupted.code().into());
     }
 
-    fn conclude(&self, case: &Case, report: &Report) -> Result<Option<Measurement>, Failed> {
-        match report.servebench.verdict {
-            Some(Verdict::Pass) if 0 < report.completed => {}
+    /// What libtest says of a case: only one that passed is `ok`, whatever the exit code of the others is.
+    fn conclude(
+        &self,
+        case: &Case,
+        report: &Report,
+        refused: Option<String>,
+    ) -> Result<Option<Measurement>, Failed> {
+        let why = match report.servebench.verdict {
+            Some(Verdict::Pass) if 0 < report.completed => None,
             // In miniature nothing is measured, so that there is nothing to doubt.
-            Some(Verdict::Invalid) if self.mode == Mode::Test && is_whole(report) => {}
+            Some(Verdict::Invalid) if self.mode == Mode::Test && is_whole(report) => None,
             Some(Verdict::Invalid) if 0 < report.completed => {
-                say(&format!("invalid: {}: see its table for the reason", case.name));
                 self.invalid.store(true, Ordering::SeqCst);
+                Some(format!("the result is invalid\n  {}", reasons(report).join("\n  ")))
             }
-            _ => return Err(failed(case, &missed(report))),
+            _ => {
+                self.failed.store(true, Ordering::SeqCst);
+                Some(missed(report))
+            }
+        };
+        if refused.is_some() {
+            self.refused.store(true, Ordering::SeqCst);
         }
-        Ok((self.mode == Mode::Bench).then(|| headline(report)))
+        match why.or(refused) {
+            Some(why) => Err(failed(case, &why)),
+            None => Ok((self.mode == Mode::Bench).then(|| headline(report))),
+        }
+    }
+
+    /// How the run ends: what failed outweighs what cannot be said.
+    fn exit(&self, any_failed: bool) -> Exit {
+        let is_set = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
+        match any_failed {
+            _ if is_set(&self.failed) => Exit::Failed,
+            _ if is_set(&self.refused) => Exit::CouldNotRun,
+            _ if is_set(&self.invalid) => Exit::Invalid,
+            true => Exit::Failed,
+            false => Exit::Passed,
+        }
     }
 }
 

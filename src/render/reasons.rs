@@ -1,6 +1,6 @@
 //! Why a case did not simply pass, a line each, as the table says it. Pure.
 
-use super::table::{compared_line, slo_line};
+use super::table::{compared_line, doubt_line, slo_line};
 use super::text::plain;
 use crate::report::Report;
 use crate::verdict::Verdict;
@@ -19,7 +19,7 @@ pub fn reasons(report: &Report) -> Vec<String> {
     lines.extend(own.failures.iter().map(|(reason, failures)| {
         format!("failed   {reason}: {}, such as: {}", failures.count, failures.example)
     }));
-    lines.extend(own.client.doubts.iter().map(|doubt| format!("invalid  {doubt}")));
+    lines.extend(own.client.doubts.iter().map(|doubt| doubt_line(report, doubt)));
     lines.iter().map(|line| plain(line)).collect()
 }
 

@@ -8,6 +8,7 @@ use crate::compare::{Change, Compared, Comparison};
 use crate::render::telemetry;
 use crate::report::{Report, SearchReport, SloReport, TurnReport};
 use crate::self_check::SelfCheck;
+use crate::verdict::Verdict;
 
 const WIDTH: usize = 50;
 /// Behind a figure that the sample cannot support.
@@ -123,7 +124,7 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
         );
     }
     for doubt in &servebench.client.doubts {
-        push(text, &format!("invalid  {doubt}"));
+        push(text, &doubt_line(report, doubt));
     }
     for warning in &servebench.warnings {
         push(text, &format!("warning  {warning}"));
@@ -131,6 +132,14 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
     let verdict =
         servebench.verdict.map_or("none: the run was interrupted", |verdict| verdict.name());
     push(text, &format!("verdict  {verdict}: {}", servebench.case));
+}
+
+/// A doubt in the figures of a result: what makes it invalid, unless it failed all the same.
+pub fn doubt_line(report: &Report, doubt: &str) -> String {
+    match report.servebench.verdict {
+        Some(Verdict::Invalid) => format!("invalid  {doubt}"),
+        _ => format!("doubt    {doubt}"),
+    }
 }
 
 /// A case whose saved result was compared with another.

@@ -223,9 +223,17 @@ impl Report {
     #[must_use]
     pub fn compared_with(mut self, comparison: Comparison) -> Self {
         let regressed = comparison.regressions().next().is_some();
+        // Requests that failed are no figures: no doubt in those undoes it.
+        let fails_more =
+            comparison.regressions().any(|metric| metric.metric == Scalar::ErrorRatio.name());
         let own = &mut self.servebench;
         own.comparison = Some(comparison);
-        if regressed && own.verdict == Some(Verdict::Pass) {
+        let regresses = match own.verdict {
+            Some(Verdict::Pass) => regressed,
+            Some(Verdict::Invalid) => fails_more,
+            Some(Verdict::SloMissed | Verdict::Regressed) | None => false,
+        };
+        if regresses {
             own.verdict = Some(Verdict::Regressed);
         }
         self
@@ -334,7 +342,7 @@ impl Figure {
 
 impl SloReport {
     pub(super) fn new(judgement: &Judgement) -> Self {
-        let Judgement { slo, value, finding, judged } = judgement;
+        let Judgement { slo, value, finding, judged, .. } = judgement;
         let finite = value.filter(|value| value.is_finite());
         let (finding, reason) = match finding {
             Finding::Met => ("met", None),

@@ -12,6 +12,7 @@ use super::{Report, SCHEMA_VERSION};
 use crate::compare::Trial;
 use crate::environment::{Environment, MATCHED};
 use crate::plan::Case;
+use crate::verdict::Verdict;
 
 /// A result of one case.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Saved {
     pub trials: Vec<Trial>,
     /// Whether it passed.
     pub passed: bool,
+    /// How it ended; `None` where it was interrupted.
+    pub verdict: Option<Verdict>,
 }
 
 /// What makes two results comparable.
@@ -51,7 +54,7 @@ struct Inner {
     schema_version: u32,
     case: String,
     step_of: Option<String>,
-    verdict: Option<String>,
+    verdict: Option<Verdict>,
     plan: Plan,
     trials: Vec<Trial>,
     environment: BTreeMap<String, Value>,
@@ -159,7 +162,8 @@ impl Saved {
             },
             case: inner.case,
             trials: inner.trials,
-            passed: inner.verdict.as_deref() == Some("pass"),
+            passed: inner.verdict == Some(Verdict::Pass),
+            verdict: inner.verdict,
         }))
     }
 }

@@ -41,6 +41,7 @@ impl Report {
             slo: slo.clone(),
             value,
             judged: None,
+            by_failures: false,
             finding: match value {
                 None => Finding::Unknown("no step could be trusted".to_owned()),
                 Some(value) if slo.is_met_by(value) => Finding::Met,

@@ -58,6 +58,16 @@ fn a_baseline_is_saved_found_by_case_and_compared_with() {
     assert!(run.measured().is_empty());
     project.bench(&["--load-baseline", "main"]).expect(2).says("needs --baseline");
 
+    // As bad as when it was measured: an objective that was missed then is not met by being loaded.
+    let text = std::fs::read_to_string(saved(&project)).unwrap();
+    for (verdict, code) in [("slo_missed", 101), ("invalid", 3)] {
+        let other = project.folder.path().join("results/baselines").join(verdict);
+        std::fs::create_dir_all(&other).unwrap();
+        let changed = text.replace("\"verdict\":\"pass\"", &format!("\"verdict\":\"{verdict}\""));
+        std::fs::write(other.join(saved(&project).file_name().unwrap()), changed).unwrap();
+        project.bench(&["--load-baseline", verdict, "--baseline", "main"]).expect(code);
+    }
+
     // A case by another name is new, and what it was called is gone.
     let text = std::fs::read_to_string(saved(&project)).unwrap();
     std::fs::write(saved(&project), text.replace("sim/sim/sharegpt@", "sim/sim/old@")).unwrap();

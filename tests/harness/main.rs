@@ -237,7 +237,20 @@ fn trimmed(value: f64) -> String {
 fn a_result_that_says_too_little_is_invalid_and_no_pass() {
     let slo = r#"slo = ["ttft.p99 < 1h"]"#;
     let project = Project::new(slo, BACKENDS, "[[bench]]\nbackends = [\"sim\"]\nloads = [\"inf\"]");
-    project.bench(&[]).expect(3).says("p99 needs 100 samples and there are 20");
+    let run = project.bench(&[]);
+    run.expect(3).says("p99 needs 100 samples and there are 20");
+    // Nobody who reads libtest's lines alone takes it for a success.
+    run.says("test sim/sim/sharegpt@inf ... FAILED")
+        .says("test result: FAILED. 0 passed; 1 failed");
+    assert!(run.measured().is_empty(), "{}", run.stdout);
+}
+
+#[test]
+fn where_no_case_is_a_failure_nothing_says_that_all_is_well() {
+    let project = Project::new("", BACKENDS, "[[bench]]\nloads = [\"inf\"]");
+    let run = project.bench(&["no-such-case", "--no-tests", "fail"]);
+    run.expect(4).says("no case is selected");
+    assert!(!run.stdout.contains("ok."), "{}", run.stdout);
 }
 
 #[test]
