@@ -294,7 +294,8 @@ fn is_per_request(latency: Latency) -> bool {
     !matches!(latency, Latency::Itl | Latency::ChunkGap | Latency::Lateness | Latency::Connect)
 }
 
-fn latency_of(
+/// The latency of a request; `None` where it has none, and for a pool of gaps.
+pub(crate) fn latency_of(
     latency: Latency,
     view: Completed<'_>,
     output_tokens: Option<u32>,

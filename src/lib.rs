@@ -152,6 +152,9 @@ pub mod compare;
 mod evidence;
 pub mod turns;
 
+mod backlog;
+mod distortion;
+
 pub mod self_check;
 pub mod steady;
 pub mod validity;

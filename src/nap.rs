@@ -45,10 +45,13 @@ thread_local! {
     static READS: Cell<Reads> = const { Cell::new(Reads { stamped: 0, others: 0 }) };
 }
 
+/// How many reads a thread has made.
 #[derive(Clone, Copy, Debug)]
-struct Reads {
-    stamped: u64,
-    others: u64,
+pub struct Reads {
+    /// Those of which the kernel has said when their bytes had arrived.
+    pub stamped: u64,
+    /// Those of which it has not.
+    pub others: u64,
 }
 
 /// Counts a read on this thread; whether the kernel has said when it had arrived.
@@ -61,9 +64,9 @@ pub fn count(stamped: bool) {
     READS.set(reads);
 }
 
-/// How many reads on this thread came without the kernel's stamp, since it began.
-pub fn unstamped() -> u64 {
-    READS.get().others
+/// The reads of this thread since it began.
+pub fn reads() -> Reads {
+    READS.get()
 }
 
 /// Decides on naps by how often this thread reads.

@@ -144,6 +144,11 @@ impl Search {
     }
 }
 
+/// The next rate of a sweep whose last one, `per_s`, was not yet beyond saturation.
+pub fn farther(per_s: f64) -> f64 {
+    rounded(per_s * UP)
+}
+
 /// The rates of a sweep of so many steps, from that of one user to beyond saturation.
 pub fn sweep(idle_per_s: f64, saturation_per_s: f64, steps: usize) -> Vec<f64> {
     let (from, to) = (idle_per_s.min(saturation_per_s), saturation_per_s * BEHIND);

@@ -58,7 +58,10 @@ fn the_highest_rate_at_which_the_objectives_hold_is_that_of_the_engines_capacity
 
 #[test]
 fn a_sweep_shows_the_knee_at_the_engines_capacity() {
-    let report = measured("sweep", r#"duration = "1s", search_steps = 6"#);
+    let sweep = || measured("sweep", r#"duration = "1s", search_steps = 6"#);
+    // A machine that is busy with something else says itself that it cannot measure.
+    let is_valid = |report: &Report| report.servebench.verdict != Some(Verdict::Invalid);
+    let report = (0..4).map(|_| sweep()).find(is_valid).unwrap_or_else(sweep);
     let search = report.servebench.search.as_ref().unwrap();
     let Some([Some(below), Some(above)]) = search.knee_per_s else { panic!("{search:?}") };
     assert!(below <= CAPACITY_PER_S * 1.02 && CAPACITY_PER_S < above, "{search:?}");

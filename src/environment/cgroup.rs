@@ -1,7 +1,10 @@
 //! What Linux's cgroups leave to this process, of version 1 and of version 2.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::strain::Throttled;
 
 /// The limits that hold; `None` where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -15,35 +18,90 @@ pub struct Limits {
 /// Version 1 writes "no limit" as the largest number of pages' bytes.
 const NO_LIMIT_V1: u64 = 1 << 60;
 
+/// Where the groups are.
+const ROOT: &str = "/sys/fs/cgroup";
+
 /// Those of this process.
 pub fn limits() -> Limits {
-    let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    limits_in(Path::new("/sys/fs/cgroup"), &membership)
+    limits_in(Path::new(ROOT), &membership())
 }
 
-/// Those of a process that is where `membership` says, below `root`. The tightest of a group and all that
-/// it is in holds. A container may not see the groups it is in, but its own as the root.
-fn limits_in(root: &Path, membership: &str) -> Limits {
-    let mut limits = Limits::default();
+/// How often and for how long this process has been throttled by now: what its own group and all that it is in
+/// have counted. `None` where none of them counts.
+pub fn throttled() -> Option<Throttled> {
+    throttled_in(Path::new(ROOT), &membership())
+}
+
+fn membership() -> String {
+    fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
+}
+
+/// A group's folder of a controller.
+enum Folder {
+    /// Version 2: that of all controllers.
+    Unified(PathBuf),
+    /// Version 1: that of a controller of its own.
+    Of(String, PathBuf),
+}
+
+/// The folders, below `root`, of the groups of a process that is where `membership` says, and of all that they
+/// are in. A container may not see the groups it is in, but its own as the root.
+fn folders(root: &Path, membership: &str) -> Vec<Folder> {
+    let mut folders = Vec::new();
     for line in membership.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
         for group in Path::new(path.trim_start_matches('/')).ancestors() {
             if controllers.is_empty() {
-                let folder = root.join(group);
-                limits.tighten(cpu_v2(&folder), memory_v2(&folder));
+                folders.push(Folder::Unified(root.join(group)));
             }
             for controller in controllers.split(',') {
                 let folder = root.join(controller).join(group);
-                match controller {
-                    "cpu" => limits.tighten(cpu_v1(&folder), None),
-                    "memory" => limits.tighten(None, memory_v1(&folder)),
-                    _ => {}
-                }
+                folders.push(Folder::Of(controller.to_owned(), folder));
             }
         }
     }
+    folders
+}
+
+/// The tightest of a group and all that it is in holds.
+fn limits_in(root: &Path, membership: &str) -> Limits {
+    let mut limits = Limits::default();
+    for folder in folders(root, membership) {
+        match folder {
+            Folder::Unified(folder) => limits.tighten(cpu_v2(&folder), memory_v2(&folder)),
+            Folder::Of(controller, folder) => match controller.as_str() {
+                "cpu" => limits.tighten(cpu_v1(&folder), None),
+                "memory" => limits.tighten(None, memory_v1(&folder)),
+                _ => {}
+            },
+        }
+    }
     limits
+}
+
+fn throttled_in(root: &Path, membership: &str) -> Option<Throttled> {
+    let counts = folders(root, membership).into_iter().filter_map(|folder| match folder {
+        Folder::Unified(folder) => throttled_of(&folder, "throttled_usec", Duration::from_micros),
+        Folder::Of(controller, folder) if controller == "cpu" => {
+            throttled_of(&folder, "throttled_time", Duration::from_nanos)
+        }
+        Folder::Of(..) => None,
+    });
+    counts.reduce(|sum, more| Throttled {
+        periods: sum.periods + more.periods,
+        time: sum.time + more.time,
+    })
+}
+
+/// What a group's `cpu.stat` counts; the time is named and measured as its version has it.
+fn throttled_of(folder: &Path, time: &str, unit: fn(u64) -> Duration) -> Option<Throttled> {
+    let text = fs::read_to_string(folder.join("cpu.stat")).ok()?;
+    let count = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        value.trim().parse::<u64>().ok()
+    };
+    Some(Throttled { periods: count("nr_throttled")?, time: unit(count(time)?) })
 }
 
 impl Limits {
@@ -125,6 +183,30 @@ mod tests {
         let root = groups(&[("cpu.max", "50000 100000"), ("memory.max", "1048576")]);
         let limits = limits_in(root.path(), "0::/docker/0123/not/here\n");
         assert_eq!(limits, Limits { cpus: Some(0.5), memory_mib: Some(1) });
+    }
+
+    #[test]
+    fn what_a_group_and_those_it_is_in_were_throttled_is_added_up() {
+        let v2 = groups(&[
+            ("cpu.stat", "usage_usec 9\nuser_usec 9\n"),
+            ("a/cpu.stat", "usage_usec 9\nnr_periods 50\nnr_throttled 3\nthrottled_usec 60000\n"),
+            ("a/b/cpu.stat", "usage_usec 9\nnr_periods 50\nnr_throttled 4\nthrottled_usec 1500\n"),
+        ]);
+        let expected = Throttled { periods: 7, time: Duration::from_micros(61_500) };
+        assert_eq!(throttled_in(v2.path(), "0::/a/b\n"), Some(expected));
+        let v1 = groups(&[
+            (
+                "cpu/x/cpu.stat",
+                "nr_periods 9\nnr_throttled 2\nthrottled_time 80000000\nnr_bursts 0\n",
+            ),
+            ("cpuacct/x/cpu.stat", "nr_throttled 2\nthrottled_time 80000000\n"),
+        ]);
+        let expected = Throttled { periods: 2, time: Duration::from_millis(80) };
+        assert_eq!(throttled_in(v1.path(), "3:cpuacct,cpu:/x\n0::/\n"), Some(expected));
+        assert_eq!(throttled_in(v1.path(), "3:cpu:/elsewhere\n"), None);
+        let before = Throttled { periods: 1, time: Duration::from_millis(50) };
+        let since = Throttled { periods: 1, time: Duration::from_millis(30) };
+        assert_eq!(expected.since(before), since);
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod cgroup;
 mod git;
 mod machine;
 
+pub use cgroup::throttled;
+
 /// What a run ran on. `null` is what the system does not say, or what does not apply.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]

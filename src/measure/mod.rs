@@ -21,7 +21,7 @@ use crate::steady::SteadyState;
 use crate::stop::Stop;
 use crate::summary::Summary;
 use crate::turns::Turns;
-use crate::validity::Validity;
+use crate::validity::{Asserted, Validity};
 use crate::verdict;
 
 use trials::{TrialRun, Trials, goal, of_trial};
@@ -163,9 +163,10 @@ fn report(
     Controls { options, stop, .. }: Controls<'_>,
 ) -> Report {
     let interrupted = stop.is_requested();
+    let asserted = Asserted::of(case);
     let validity = |run: &TrialRun| {
-        let records = trials.of(run).iter().map(|(record, _)| record);
-        Validity::new(&case.load, records, &run.summary, &run.strain, self_check.as_ref().ok())
+        let (load, check) = (&case.load, self_check.as_ref().ok());
+        Validity::new(load, trials.of(run), &run.summary, &run.strain, check, &asserted)
     };
     let mut validity = Validity::worst_of(trials.runs.iter().map(validity).collect());
     let first = &trials.runs[0];

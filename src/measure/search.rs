@@ -1,6 +1,7 @@
 //! A case whose load is to be found: steps at rates that follow from each other, each a small case with a
 //! result of its own; the answer is the case's.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use crate::files::Files;
 use crate::load::{self, Load, Rate};
 use crate::metric::Quantity;
 use crate::plan::Case;
-use crate::report::{Answer, Report};
-use crate::search::{Bracket, Found, Search, sweep};
+use crate::report::{Answer, Report, Step};
+use crate::search::{Bracket, Found, Search, farther, sweep};
 use crate::slo::Slo;
 use crate::verdict::Verdict;
 
@@ -23,6 +24,8 @@ const BURST: usize = 256;
 const IDLE: usize = 20;
 /// A server that keeps up with less than this share of the requests is beyond the knee.
 const KEEPS_UP: f64 = 0.95;
+/// How many steps a sweep adds at most where its last one was not beyond saturation.
+const FARTHER: usize = 4;
 
 /// Runs a case that is a search.
 pub(super) fn run(
@@ -36,6 +39,7 @@ pub(super) fn run(
     let mut steps = Steps { case, prepared, controls, made: Vec::new() };
     let most = Course::of_requests(case.course.requests.unwrap_or(BURST).min(BURST));
     steps.make(Load::Infinite, most, &no_errors())?;
+    steps.tell_last();
     let Some(saturation_per_s) = steps.last_throughput().filter(|rate| 0.0 < *rate) else {
         if stop.is_requested() {
             return Ok(steps.answer(kind, Bracket::default(), None));
@@ -57,17 +61,25 @@ pub(super) fn run(
         load::Search::Sweep => {
             let idle = Course { requests: Some(IDLE), ..case.course };
             steps.make(Load::Closed(NonZeroUsize::MIN), idle, &no_errors())?;
+            steps.tell_last();
             let idle_per_s = steps.last_throughput().unwrap_or(saturation_per_s);
             let (mut goodput, mut knee) = (Bracket::default(), Bracket::default());
-            for per_s in sweep(idle_per_s, saturation_per_s, case.search.steps) {
-                if stop.is_requested() {
-                    break;
-                }
+            let planned = sweep(idle_per_s, saturation_per_s, case.search.steps);
+            let most = planned.len() + FARTHER;
+            let mut rates = VecDeque::from(planned);
+            for _ in 0..most {
+                let Some(per_s) = rates.pop_front().filter(|_| !stop.is_requested()) else { break };
                 let found = steps.at(per_s)?;
                 if steps.last_is_sure() {
                     goodput.note_in_order(per_s, found == Found::Holds);
                 }
-                knee.note_the_highest(per_s, steps.last_kept_up());
+                if let Some(kept_up) = steps.last_kept_up() {
+                    knee.note_the_highest(per_s, kept_up);
+                }
+                // A burst is short, and a server may take more than it shows.
+                if rates.is_empty() && steps.last_kept_up() == Some(true) {
+                    rates.push_back(farther(per_s));
+                }
             }
             Ok(steps.answer(kind, goodput, Some(knee)))
         }
@@ -79,7 +91,7 @@ struct Steps<'a> {
     case: &'a Case,
     prepared: &'a Prepared,
     controls: Controls<'a>,
-    made: Vec<(Option<f64>, Report)>,
+    made: Vec<Step>,
 }
 
 impl Steps<'_> {
@@ -91,12 +103,26 @@ impl Steps<'_> {
         let slos: Vec<Slo> =
             self.case.slos.iter().filter(|slo| !slo.is_on_max_goodput()).cloned().collect();
         let mut course = self.case.course;
+        let mut longer = None;
         if let (None, Some(duration)) = (course.requests, course.duration) {
             // So long that the objectives can be judged.
-            let needed = slos.iter().map(|slo| samples_for(slo.quantity)).max().unwrap_or(0);
-            course.duration = Some(duration.max(Duration::from_secs_f64(needed as f64 / per_s)));
+            let most = slos.iter().max_by_key(|slo| samples_for(slo.quantity));
+            let needed = most.map_or(0, |slo| samples_for(slo.quantity));
+            let takes = Duration::from_secs_f64(needed as f64 / per_s);
+            if let (true, Some(slo)) = (duration < takes, most) {
+                course.duration = Some(takes);
+                longer = Some(format!(
+                    "{:.0} s instead of {:.0} s, for the {needed} requests that `{slo}` needs",
+                    takes.as_secs_f64().ceil(),
+                    duration.as_secs_f64()
+                ));
+            }
         }
         self.make(Load::Open { rate, cap: None }, course, &slos)?;
+        if let Some(step) = self.made.last_mut() {
+            step.longer = longer;
+        }
+        self.tell_last();
         Ok(match self.last_verdict() {
             Some(Verdict::Pass) => Found::Holds,
             Some(Verdict::SloMissed | Verdict::Regressed | Verdict::Invalid) | None => Found::Fails,
@@ -104,7 +130,7 @@ impl Steps<'_> {
     }
 
     fn last(&self) -> Option<&Report> {
-        self.made.last().map(|(_, report)| report)
+        self.made.last().map(|step| &step.report)
     }
 
     fn last_verdict(&self) -> Option<Verdict> {
@@ -120,10 +146,20 @@ impl Steps<'_> {
         matches!(self.last_verdict(), Some(Verdict::Pass | Verdict::SloMissed))
     }
 
-    /// Whether the server kept up with the last step.
-    fn last_kept_up(&self) -> bool {
-        let ratio = self.last().and_then(|step| step.servebench.client.server_kept_up_ratio);
-        ratio.is_none_or(|ratio| KEEPS_UP <= ratio)
+    /// Whether the server kept up with the last step; `None` where that is not known: answers outlasted it, or
+    /// the client did not send what it was to send.
+    fn last_kept_up(&self) -> Option<bool> {
+        let client = &self.last()?.servebench.client;
+        let ratio = client.server_kept_up_ratio.filter(|_| client.doubts.is_empty())?;
+        Some(KEEPS_UP <= ratio)
+    }
+
+    /// Says how the last step ended.
+    fn tell_last(&self) {
+        if let Some(step) = self.made.last() {
+            let (name, number) = (&self.case.name, self.made.len());
+            (self.controls.options.say)(&format!("{name}: step {number}: {}", step.in_a_line()));
+        }
     }
 
     fn make(&mut self, load: Load, course: Course, slos: &[Slo]) -> anyhow::Result<()> {
@@ -147,13 +183,7 @@ impl Steps<'_> {
         check(&step, &prepared)?;
         let mut report = run_trials(&step, &prepared, self.controls)?;
         report.servebench.step_of = Some(case.name.clone());
-        (self.controls.options.say)(&format!(
-            "{}: step {}: {}",
-            case.name,
-            number + 1,
-            report.in_a_line()
-        ));
-        self.made.push((per_s, report));
+        self.made.push(Step { per_s, report, longer: None });
         Ok(())
     }
 
@@ -167,10 +197,7 @@ impl Steps<'_> {
     /// The case's result: that of the step at the highest rate that held, with what was found.
     fn answer(self, kind: load::Search, goodput: Bracket, knee: Option<Bracket>) -> Report {
         let interrupted = self.controls.stop.is_requested();
-        let unsure = self.made.iter().any(|(per_s, step)| {
-            per_s.is_some() && step.servebench.verdict == Some(Verdict::Invalid)
-        });
-        let answer = Answer { kind, goodput, knee, interrupted, unsure };
+        let answer = Answer { kind, goodput, knee, interrupted };
         Report::of_search(self.case, answer, self.made)
     }
 }

@@ -79,7 +79,10 @@ pub(super) async fn records(
     };
     let pid = options.server_pids.get(&case.backend.name).copied();
     let watch = Watch::start(case, address, pid)?;
-    let driven = drive::drive(&client, sent, &case.load, schedule, limits, live, stop).await?;
+    let throttled = environment::throttled();
+    let mut driven = drive::drive(&client, sent, &case.load, schedule, limits, live, stop).await?;
+    let now = environment::throttled();
+    driven.strain.throttled = throttled.zip(now).map(|(before, now)| now.since(before));
     let telemetry = watch.stop(driven.clock)?;
     Ok(Sending { driven, telemetry, notes, version })
 }

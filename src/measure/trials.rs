@@ -156,7 +156,8 @@ impl Trials {
         let summary = Summary::new(&requests, case.goodput).with(&counted_telemetry);
         self.compared.push(Trial::new(case.seed, requests.len(), &summary));
         let workload = Arc::clone(&prepared.workload);
-        let (requests, by_s) = self.append(requests, counted);
+        let (requests, by) = self.append(requests, counted);
+        let (strain, by_s) = (strain.later(by), by.as_secs_f64());
         let telemetry = match self.runs.as_slice() {
             [] => telemetry,
             // What was read before its first request belongs to the trial before.
@@ -180,13 +181,13 @@ impl Trials {
 
     /// Adds the requests of a trial behind those of the trials before: which they are then, and how much
     /// later.
-    fn append(&mut self, requests: Vec<Counted>, counted: Counting) -> (Range<usize>, f64) {
+    fn append(&mut self, requests: Vec<Counted>, counted: Counting) -> (Range<usize>, Duration) {
         let begin = self.requests.len();
         let by = if begin == 0 { Duration::ZERO } else { self.end.saturating_sub(counted.from) };
         let later = |(record, tokens): Counted| (record.later(by), tokens);
         self.requests.extend(requests.into_iter().map(later));
         self.end = counted.to + by;
-        (begin..self.requests.len(), by.as_secs_f64())
+        (begin..self.requests.len(), by)
     }
 
     pub(super) fn of(&self, run: &TrialRun) -> &[Counted] {

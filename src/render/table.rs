@@ -126,6 +126,9 @@ fn footnotes(text: &mut String, report: &Report, marked: &[String]) {
     for doubt in &servebench.client.doubts {
         push(text, &doubt_line(report, doubt));
     }
+    for note in &servebench.client.notes {
+        push(text, &format!("note     {note}"));
+    }
     for warning in &servebench.warnings {
         push(text, &format!("warning  {warning}"));
     }
@@ -207,28 +210,75 @@ fn search_lines(text: &mut String, search: &SearchReport) {
         |per_s: Option<f64>| per_s.map_or_else(|| "n/a".to_owned(), |per_s| per_s.to_string());
     for step in &search.steps {
         let verdict = step.verdict.map_or("interrupted", |verdict| verdict.name());
+        let longer = step.longer.as_ref().map(|longer| format!(" ({longer})")).unwrap_or_default();
         push(
             text,
             &format!(
-                "step     {:>10}: {verdict}, {} req/s, {} tok/s, TTFT p50 {} ms, p99 {} ms, TPOT {} ms",
+                "step     {:>10}: {verdict}, {} req/s, {} tok/s, TTFT p50 {} ms, p99 {} ms, TPOT {} ms, \
+                 took {:.1} s{longer}",
                 step.load,
                 number(step.request_throughput),
                 number(step.output_throughput),
                 number(step.ttft_ms_p50),
                 number(step.ttft_ms_p99),
-                number(step.tpot_ms_mean)
+                number(step.tpot_ms_mean),
+                step.duration_s
             ),
         );
     }
-    if let Some([below, above]) = search.knee_per_s {
-        push(text, &format!("knee     between {} and {} req/s", rate(below), rate(above)));
+    if let Some(knee) = search.knee_per_s {
+        push(text, &knee_line(search, knee));
+        let of_rates = || search.steps.iter().filter(|step| step.rate_per_s.is_some());
+        let judged = || of_rates().filter(|step| step.judged);
+        let highest = judged().filter_map(|step| step.rate_per_s).reduce(f64::max);
+        push(
+            text,
+            &format!(
+                "judged   by the {} steps up to {} req/s{}",
+                judged().count(),
+                rate(highest),
+                match of_rates().count() - judged().count() {
+                    0 => String::new(),
+                    beyond => format!(
+                        ", with which the server kept up; the {beyond} beyond are shown, and make the case \
+                         invalid where they are"
+                    ),
+                }
+            ),
+        );
     }
     let upper = match search.failed_from_per_s {
-        Some(per_s) => format!("they fail at {per_s} req/s"),
+        Some(per_s) => format!("they fail at {per_s} req/s{}", why_failed(search, per_s)),
         None => "no rate was tried at which they fail".to_owned(),
     };
     let found = rate(search.max_goodput_per_s);
     push(text, &format!("found    the objectives hold up to {found} req/s; {upper}"));
+}
+
+/// Where the server ceases to keep up.
+fn knee_line(search: &SearchReport, knee: [Option<f64>; 2]) -> String {
+    match knee {
+        [Some(below), Some(above)] => format!("knee     between {below} and {above} req/s"),
+        [None, Some(above)] => {
+            format!("knee     below {above} req/s, the lowest rate: the server kept up with none")
+        }
+        [Some(below), None] => format!(
+            "knee     not reached: at {below} req/s the server still kept up, and the curve ends before \
+             saturation"
+        ),
+        [None, None] => format!(
+            "knee     not known: of {} steps none says whether the server kept up; make them longer than an \
+             answer takes",
+            search.steps.len()
+        ),
+    }
+}
+
+/// How the last step at a rate ended.
+fn why_failed(search: &SearchReport, per_s: f64) -> String {
+    let step = search.steps.iter().rfind(|step| step.rate_per_s == Some(per_s));
+    let why = step.and_then(|step| Some((step.verdict?, step.reasons.join("; "))));
+    why.map(|(verdict, reasons)| format!(" ({}: {reasons})", verdict.name())).unwrap_or_default()
 }
 
 /// What came of one turn of the conversations.
@@ -264,7 +314,8 @@ fn check_line(check: &SelfCheck) -> String {
 
 /// One objective: limit, value, margin and what follows.
 pub fn slo_line(slo: &SloReport) -> String {
-    let mut line = format!("slo      {}: {} ({}", slo.finding, slo.slo, slo.shown);
+    let at = slo.step.as_ref().map(|step| format!(" at {step}")).unwrap_or_default();
+    let mut line = format!("slo      {}: {}{at} ({}", slo.finding, slo.slo, slo.shown);
     if let Some(margin) = slo.margin_ratio {
         let _ = write!(line, ", margin {:+.1} %", margin * 100.0);
     }

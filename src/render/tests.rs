@@ -19,7 +19,7 @@ use crate::strain::Strain;
 use crate::summary::tests::counted;
 use crate::summary::{Counted, Summary};
 use crate::telemetry::Telemetry;
-use crate::validity::Validity;
+use crate::validity::{Asserted, Validity};
 use crate::verdict;
 use crate::workload::Workload;
 
@@ -58,10 +58,11 @@ pub(crate) fn report(workload: &str, requests: &[Counted]) -> Report {
         verdict: Some(verdict::verdict(&judgements, false, false)),
         validity: Validity::new(
             &case.load,
-            requests.iter().map(|(record, _)| record),
+            requests,
             &summary,
             &Strain::default(),
             None,
+            &Asserted::of(&case),
         ),
         self_check: Ok(SelfCheck {
             streams: 100,

@@ -227,6 +227,16 @@ impl Report {
         let fails_more =
             comparison.regressions().any(|metric| metric.metric == Scalar::ErrorRatio.name());
         let own = &mut self.servebench;
+        let compared: Vec<&str> =
+            comparison.metrics.iter().map(|metric| metric.metric.as_str()).collect();
+        if let Some(doubt) = own.client.distorts(&compared)
+            && own.client.doubts.is_empty()
+        {
+            own.client.doubts.push(doubt);
+            if own.verdict == Some(Verdict::Pass) {
+                own.verdict = Some(Verdict::Invalid);
+            }
+        }
         own.comparison = Some(comparison);
         let regresses = match own.verdict {
             Some(Verdict::Pass) => regressed,
@@ -351,6 +361,7 @@ impl SloReport {
         };
         Self {
             slo: slo.to_string(),
+            step: None,
             finding: finding.to_owned(),
             value: finite,
             shown: value.map_or_else(|| "n/a".to_owned(), |value| slo.show(value)),

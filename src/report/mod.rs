@@ -29,7 +29,7 @@ pub use build::Measured;
 pub use ending::Ending;
 pub use save::write_whole;
 pub use schema::schema;
-pub use search::Answer;
+pub use search::{Answer, Step};
 pub use telemetry::{ReadFigures, SourceReport, TelemetryReport};
 
 /// Raised when a field under `servebench` changes its meaning or goes.
@@ -312,7 +312,11 @@ pub struct SearchReport {
     pub max_goodput_per_s: Option<f64>,
     /// The lowest rate above it at which one did not; `null` where all held.
     pub failed_from_per_s: Option<f64>,
-    /// Of a sweep: the rates between which the server stops keeping up, requests/s.
+    /// How the step at that rate ended: it missed an objective, or could not be judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_verdict: Option<Verdict>,
+    /// Of a sweep: the rates between which the server stops keeping up, requests/s. The second is `null` where
+    /// the sweep did not reach beyond saturation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub knee_per_s: Option<[Option<f64>; 2]>,
     /// In the order in which they were made. Each has a result of its own.
@@ -330,6 +334,15 @@ pub struct StepReport {
     pub verdict: Option<Verdict>,
     /// The objectives that it missed, and what could not be trusted.
     pub reasons: Vec<String>,
+    /// Of a sweep: whether its objectives are those of the case. Beyond saturation they are not.
+    #[serde(default)]
+    pub judged: bool,
+    /// From its first request to the end of its last, s.
+    #[serde(default)]
+    pub duration_s: f64,
+    /// Why it was made longer than the plan has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longer: Option<String>,
     /// Requests that completed.
     pub completed: u64,
     /// Requests that failed.
@@ -355,6 +368,9 @@ pub struct StepReport {
 pub struct SloReport {
     /// As it can be written.
     pub slo: String,
+    /// Of a sweep: the load of the step that it was judged by, the worst of those that are judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     /// `met`, `missed` or `unknown`.
     pub finding: String,
     /// ms for a latency. `null` where it is not known or infinite; then `shown` says which.

@@ -10,6 +10,12 @@ use crate::verdict::Verdict;
 const QUEUE: f64 = 1.0;
 /// A wait for a place is worth a word from this share of the TTFT on.
 const WAIT_OF_TTFT: f64 = 0.1;
+/// The server's own mean TTFT agrees with ours where they are no farther apart than this share of ours, or this
+/// many milliseconds.
+const AGREES: f64 = 0.1;
+const AGREES_MS: f64 = 2.0;
+/// A server that keeps up with this share of the requests keeps up.
+const KEEPS_UP: f64 = 0.9;
 
 /// What held the case up.
 #[derive(Debug, Serialize)]
@@ -37,20 +43,24 @@ impl Cause {
     pub fn of(report: &Report) -> Self {
         let own = &report.servebench;
         let failed = own.verdict != Some(Verdict::Pass);
-        if own.client.bound == Bound::Client {
-            return Self::new(
-                "client",
-                "it was too slow, and the figures are its own",
-                client(own),
-            );
-        }
+        let bound = match own.client.bound {
+            Bound::Client if !agrees_with_the_server(report) => {
+                return Self::new(
+                    "client",
+                    "it was held up, and may have made the figures",
+                    client(own),
+                );
+            }
+            Bound::Client => without_the_client(report),
+            bound => bound,
+        };
         let mut evidence = Vec::new();
         let waiting = waiting(own);
         let queued = waiting.as_ref().is_some_and(|(mean, _)| QUEUE <= *mean);
-        if queued || own.client.bound != Bound::Server {
+        if queued || bound != Bound::Server {
             evidence.extend(waiting.map(|(_, evidence)| evidence));
         }
-        match own.client.bound {
+        match bound {
             Bound::Server => {
                 evidence.extend(kept_up(own));
                 Self::new("queue", "requests come faster than the server ends them", evidence)
@@ -61,10 +71,17 @@ impl Cause {
             }
             Bound::Cap => Self::new("server", "users send as soon as it has answered", evidence),
             Bound::Rate | Bound::Client => {
+                let keeps_up = own.client.server_kept_up_ratio.is_some();
                 evidence.extend(kept_up(own));
-                match failed {
-                    true => Self::new("server", "slow at this rate, though it keeps up", evidence),
-                    false => Self::new("schedule", "the server keeps up with it", evidence),
+                match (failed, keeps_up) {
+                    (true, true) => {
+                        Self::new("server", "slow at this rate, though it keeps up", evidence)
+                    }
+                    (true, false) => Self::new("server", "slow at this rate", evidence),
+                    (false, true) => Self::new("schedule", "the server keeps up with it", evidence),
+                    (false, false) => {
+                        Self::new("schedule", "requests left when they were due", evidence)
+                    }
                 }
             }
         }
@@ -75,12 +92,36 @@ impl Cause {
     }
 }
 
+/// Whether the server says of itself what we have measured: then it was no matter of the client.
+fn agrees_with_the_server(report: &Report) -> bool {
+    let theirs = report.servebench.telemetry.server_latencies.get("ttft");
+    report
+        .mean_ttft_ms
+        .zip(theirs)
+        .is_some_and(|(ours, theirs)| (ours - theirs.mean_ms).abs() <= AGREES_MS.max(ours * AGREES))
+}
+
+/// What bound the run, were it not for the client.
+fn without_the_client(report: &Report) -> Bound {
+    let own = &report.servebench;
+    match own.client.server_kept_up_ratio {
+        Some(ratio) if ratio < KEEPS_UP => Bound::Server,
+        _ if own.client.requested_rate_per_s.is_some() => Bound::Rate,
+        _ if report.max_concurrency.is_some() => Bound::Cap,
+        _ => Bound::Server,
+    }
+}
+
 fn evidence(label: &'static str, pointer: String, unit: &'static str) -> Evidence {
     Evidence { label, pointer, scale: 1.0, digits: 2, unit }
 }
 
 fn client(own: &Servebench) -> Vec<Evidence> {
     let mut found = Vec::new();
+    if 0.0 < own.client.held_up_s {
+        let pointer = "/servebench/client/held_up_s".to_owned();
+        found.push(evidence("held up for", pointer, "s"));
+    }
     if own.client.loop_lag_ms.p99.is_some() {
         let pointer = "/servebench/client/loop_lag_ms/p99".to_owned();
         found.push(evidence("loop lag p99", pointer, "ms"));
@@ -135,6 +176,7 @@ mod tests {
     use crate::record::tests::completed;
     use crate::render::tests::report;
     use crate::report::{ReadFigures, SourceReport};
+    use crate::scrape::HistogramFigures;
     use crate::series::Series;
     use crate::summary::tests::counted;
 
@@ -167,6 +209,40 @@ mod tests {
     #[test]
     fn a_client_that_was_too_slow_is_to_blame_whatever_waits_in_the_server() {
         assert_eq!(who(&waiting(result(Bound::Client, Verdict::Invalid), 50.0)), "client");
+    }
+
+    #[test]
+    fn a_client_is_not_to_blame_for_what_the_server_says_of_itself() {
+        let with_server = |mean_ms: f64| {
+            let mut report = result(Bound::Client, Verdict::Invalid);
+            let figures = HistogramFigures { count: 9, mean_ms, p50: None, p90: None, p99: None };
+            let latencies = &mut report.servebench.telemetry.server_latencies;
+            latencies.insert("ttft".to_owned(), figures);
+            report
+        };
+        let ours = with_server(0.0).mean_ttft_ms.unwrap();
+        assert_eq!(ours, 50.0);
+        for (theirs, expected) in [(48.5, "server"), (46.0, "server"), (30.0, "client")] {
+            let mut report = with_server(theirs);
+            report.servebench.client.requested_rate_per_s = Some(10.0);
+            assert_eq!(who(&report), expected, "{theirs}");
+        }
+        let mut slow = with_server(50.0);
+        slow.servebench.client.server_kept_up_ratio = Some(0.1);
+        assert_eq!(who(&slow), "queue");
+        assert_eq!(who(&waiting(with_server(50.0), 50.0)), "queue");
+    }
+
+    #[test]
+    fn a_server_is_said_to_keep_up_only_where_that_is_known() {
+        for (ratio, told) in [(Some(1.0), true), (None, false)] {
+            for verdict in [Verdict::Pass, Verdict::SloMissed] {
+                let mut report = result(Bound::Rate, verdict);
+                report.servebench.client.server_kept_up_ratio = ratio;
+                let why = Cause::of(&report).why;
+                assert_eq!(why.contains("keeps up"), told, "{why}");
+            }
+        }
     }
 
     #[test]

@@ -180,6 +180,7 @@ mod tests {
     #[test]
     fn an_objective_stands_at_its_limit_and_its_share() {
         let slo = |slo: &str| SloReport {
+            step: None,
             slo: slo.to_owned(),
             finding: "missed".to_owned(),
             value: None,

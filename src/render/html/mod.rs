@@ -90,6 +90,9 @@ mod tests {
             rate_per_s: Some(rate),
             verdict: Some(Verdict::SloMissed),
             reasons: vec!["slo      missed: <b>".to_owned()],
+            judged: true,
+            duration_s: 1.0,
+            longer: None,
             completed: 10,
             failed: 0,
             request_throughput: Some(rate),
@@ -104,6 +107,7 @@ mod tests {
             kind: "sweep".to_owned(),
             max_goodput_per_s: None,
             failed_from_per_s: Some(8.0),
+            failed_verdict: Some(Verdict::SloMissed),
             knee_per_s: Some([Some(4.0), None]),
             steps: vec![step(4.0, Some(33.125)), step(8.0, None)],
         });
