@@ -86,7 +86,7 @@ impl KeptUp {
             true => 1.0,
             false => (1.0 - growth / arrived).max(0.0),
         };
-        if span < 2 * long && ended < 1.0 && CLEARLY_LESS <= ended {
+        if span < 2 * long && (CLEARLY_LESS..1.0).contains(&ended) {
             return Self::Outlasted;
         }
         let completed = requests.iter().filter(completed).count() as f64;

@@ -181,7 +181,7 @@ fn worst(steps: &[&Step]) -> Vec<SloReport> {
             })
         };
         let with = |finding: &str| each().find(|slo| slo.finding == finding);
-        with("missed").or_else(|| with("unknown")).or_else(|| each().last())
+        with("missed").or_else(|| with("unknown")).or_else(|| each().next_back())
     });
     of_steps.flatten().collect()
 }
