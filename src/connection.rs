@@ -26,7 +26,7 @@ use crate::lock::lock;
 use crate::loopback::is_loopback;
 use crate::record::Failure;
 use crate::socket::Socket;
-use crate::tls::TlsOptions;
+use crate::tls::{self, TlsOptions};
 
 /// How long a connection may have been idle to be used again. Many servers close theirs after 5 s, and a
 /// request that meets its connection's end would be a failure of nobody's.
@@ -158,7 +158,7 @@ impl Connection {
             }
             match tls.connect(name.clone(), socket).await {
                 Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-                Err(error) => Err((Failure::Tls, error.to_string())),
+                Err(error) => Err((Failure::Tls, tls::explained(&error))),
             }
         };
         match tokio::time::timeout(target.timeout, opening).await {

@@ -42,15 +42,38 @@ pub struct Flags {
     /// Port, where there is no --base-url [default: 8000]
     #[arg(long, value_name = "PORT", help_heading = "Target (one command, no plan file)")]
     pub port: Option<u16>,
-    /// Path below the base URL [default: by backend]
+    /// Path below the base URL, with its query where it has one [default: by backend]
     #[arg(long, value_name = "PATH", help_heading = "Target (one command, no plan file)")]
     pub endpoint: Option<String>,
     /// What the server calls the model
     #[arg(long, value_name = "ID", help_heading = "Target (one command, no plan file)")]
     pub model: Option<String>,
+    /// What the server calls the model, where that is not --model, whose tokenizer then counts
+    #[arg(long, value_name = "ID", help_heading = "Target (one command, no plan file)")]
+    pub served_model_name: Option<String>,
+    /// What case names call the model [default: the last part of --model]
+    #[arg(long, value_name = "NAME", help_heading = "Target (one command, no plan file)")]
+    pub model_alias: Option<String>,
     /// Counts tokens: a tokenizer.json, a model's folder, a model on the Hub, or none [default: --model]
     #[arg(long, value_name = "PATH", help_heading = "Target (one command, no plan file)")]
     pub tokenizer: Option<PathBuf>,
+    /// PEM file of certificates to trust beside the system's: of authorities, or the server's own
+    #[arg(
+        long,
+        alias = "cacert",
+        value_name = "PATH",
+        help_heading = "Target (one command, no plan file)"
+    )]
+    pub ca: Option<PathBuf>,
+    /// PEM file of the certificate by which this client shows who it is
+    #[arg(long, value_name = "PATH", help_heading = "Target (one command, no plan file)")]
+    pub client_cert: Option<PathBuf>,
+    /// PEM file of the private key of --client-cert
+    #[arg(long, value_name = "PATH", help_heading = "Target (one command, no plan file)")]
+    pub client_key: Option<PathBuf>,
+    /// Trust any server: what is sent, keys included, may be read by whoever stands between
+    #[arg(long, help_heading = "Target (one command, no plan file)")]
+    pub insecure: bool,
     /// Accepted for MAX's command lines; no remote code is ever run
     #[arg(long, help_heading = "Target (one command, no plan file)")]
     pub trust_remote_code: bool,
@@ -382,6 +405,11 @@ impl Flags {
             || self.base_url.is_some()
             || self.host.is_some()
             || self.port.is_some()
-            || self.model.is_some()
+            || self.name_a_model()
+    }
+
+    /// Whether they name a model.
+    pub fn name_a_model(&self) -> bool {
+        self.model.is_some() || self.served_model_name.is_some()
     }
 }

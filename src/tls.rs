@@ -9,15 +9,20 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_platform_verifier::Verifier;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde::Deserialize;
+
+mod certificate;
+mod trust;
+
+use trust::Trust;
+pub use trust::explained;
 
 /// TLS as a plan asks for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsOptions {
-    /// PEM file of certificates to trust beside the system's.
+    /// PEM file of certificates to trust beside the system's: of authorities, or of the server itself.
     pub ca: Option<PathBuf>,
     /// PEM file of the certificate by which this client shows who it is; `key` goes with it.
     pub cert: Option<PathBuf>,
@@ -29,7 +34,8 @@ pub struct TlsOptions {
 }
 
 impl TlsOptions {
-    /// A client's TLS with these options. The error names the file at fault.
+    /// A client's TLS with these options. The error names the file at fault. The certificates that the system
+    /// trusts are first read when a server's has to be verified: who speaks plain http needs none.
     pub fn client_config(&self) -> anyhow::Result<ClientConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -38,12 +44,11 @@ impl TlsOptions {
         let verifier: Arc<dyn ServerCertVerifier> = if self.insecure {
             Arc::new(TrustAll(provider))
         } else {
-            let extra = match &self.ca {
+            let given = match &self.ca {
                 Some(path) => certificates(path)?,
                 None => Vec::new(),
             };
-            let verifier = Verifier::new_with_extra_roots(extra, provider);
-            Arc::new(verifier.context("set up the certificates to trust")?)
+            Arc::new(Trust::new(given, provider))
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         match (&self.cert, &self.key) {
@@ -69,6 +74,11 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
         read.with_context(|| format!("`{shown}` cannot be read as certificates in PEM form"))?;
     if certificates.is_empty() {
         bail!("`{shown}` holds no certificate in PEM form");
+    }
+    let mut store = RootCertStore::empty();
+    for certificate in &certificates {
+        let added = store.add(certificate.clone());
+        added.with_context(|| format!("`{shown}` holds a certificate that cannot be read"))?;
     }
     Ok(certificates)
 }

@@ -39,7 +39,7 @@ pub fn send_alike(one: &Case, other: &Case) -> bool {
         let named = &case.workload;
         (named.dataset.clone(), named.system.clone(), case.backend.protocol.is_chat())
     };
-    (&one.tokenizer, &one.model.id) == (&other.tokenizer, &other.model.id)
+    (&one.tokenizer, &one.model.source) == (&other.tokenizer, &other.model.source)
         && work(one) == work(other)
 }
 
@@ -119,7 +119,7 @@ fn tokenizer(case: &Case, files: &Files) -> anyhow::Result<(Option<Tokenizer>, V
         TokenizerChoice::OfModel if matches!(case.backend.server, Server::Sim(_)) => {
             Ok((None, Vec::new()))
         }
-        TokenizerChoice::OfModel => match Tokenizer::find(Path::new(&case.model.id), files) {
+        TokenizerChoice::OfModel => match Tokenizer::find(Path::new(&case.model.source), files) {
             Ok(tokenizer) => Ok((Some(tokenizer), Vec::new())),
             Err(error) => {
                 let note = format!(

@@ -82,6 +82,7 @@ fn backend(
         }
     }
     let models = models_of(file, written, kind, target)?;
+    let tls = written.tls.clone().map(Spanned::into_inner).unwrap_or_default();
     let key_variable = written.api_key_env.as_deref().unwrap_or(DEFAULT_API_KEY_ENV);
     let backend = Backend {
         name,
@@ -96,7 +97,8 @@ fn backend(
         length_field: written.length_field.unwrap_or_default(),
         min_tokens: written.min_tokens.unwrap_or(kind.knows_min_tokens()),
         http2: written.http2.unwrap_or(false),
-        tls: written.tls.clone().map(Spanned::into_inner).unwrap_or_default(),
+        tls: super::flags::tls(flags, tls)
+            .map_err(|error| file.error(written.name.span(), error))?,
         launch,
         probe: written.probe.unwrap_or(true),
         connect_timeout: written
@@ -260,13 +262,15 @@ fn models_of(
     target: Option<&Flags>,
 ) -> Result<Vec<(Model, Option<PathBuf>)>, ConfigError> {
     let span = written.name.span();
-    if let Some(id) = target.and_then(|flags| flags.model.as_deref()) {
-        let model = super::flags::model(id).map_err(|error| file.error(span, error))?;
+    if let Some(flags) = target
+        && let Some(model) =
+            super::flags::model(flags).map_err(|error| file.error(span.clone(), error))?
+    {
         return Ok(vec![(model, None)]);
     }
     let Some(models) = &written.models else {
         if kind == BackendKind::Sim {
-            return Ok(vec![(Model { id: "sim".to_owned(), alias: "sim".to_owned() }, None)]);
+            return Ok(vec![(Model::embedded(), None)]);
         }
         let message = format!("the backend `{}` needs `models`", written.name.get_ref());
         return Err(file.error(span, message));
@@ -274,13 +278,14 @@ fn models_of(
     let mut resolved = Vec::new();
     for model in models {
         let config::Model { id, alias, tokenizer } = model.get_ref();
-        let alias = alias.clone().unwrap_or_else(|| name::of_model(id).to_owned());
+        let alias = alias.clone().unwrap_or_else(|| name::of_model(id));
         if let Some(fault) = name::fault(&alias) {
             let message =
                 format!("{fault}; give the model an alias: {{ id = {id:?}, alias = ... }}");
             return Err(file.error(model.span(), message));
         }
-        resolved.push((Model { id: id.clone(), alias }, tokenizer.clone()));
+        let model = Model { id: id.clone(), alias, source: id.clone() };
+        resolved.push((model, tokenizer.clone()));
     }
     Ok(resolved)
 }

@@ -106,7 +106,7 @@ impl Group<'_> {
         let model_names = self.backends.iter().flat_map(|resolved| {
             resolved.models.iter().flat_map(|(model, _)| [model.alias.as_str(), model.id.as_str()])
         });
-        let listed_models = bench.models.as_deref().filter(|_| self.flags.model.is_none());
+        let listed_models = bench.models.as_deref().filter(|_| !self.flags.name_a_model());
         let models = selection(file, "model", listed_models, model_names)?;
         let loads = match load_of(self.flags) {
             Some(load) => vec![load],
@@ -129,7 +129,7 @@ impl Group<'_> {
                 continue;
             }
             for (model, tokenizer) in &resolved.models {
-                let by_flag = self.flags.model.is_some();
+                let by_flag = self.flags.name_a_model();
                 if !by_flag && !models.contains(&model.alias) && !models.contains(&model.id) {
                     continue;
                 }
@@ -875,8 +875,8 @@ requests = 30"#;
             ),
             (
                 "[[backend]]\nname = \"s\"\nkind = \"vllm\"\nbase_url = \"http://h\"\n\
-                 models = [\"m@1\"]",
-                &["plan.toml:25:11", "`m@1`", "'@'", "alias"],
+                 models = [\"@\"]",
+                &["plan.toml:25:11", "empty", "id = \"@\"", "alias"],
             ),
             (
                 "[[backend]]\nname = \"a\"\nkind = \"sim\"",

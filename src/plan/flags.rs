@@ -1,5 +1,6 @@
 //! Flags in, a plan of one case out: what MAX's `benchmark_serving.py` would run.
 
+use std::net::Ipv6Addr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::config;
 use crate::flags::Flags;
 use crate::load::Load;
 use crate::sim::{Preset, SimConfig};
+use crate::tls::TlsOptions;
 use crate::wire::{BackendKind, ProtocolKind};
 use crate::workload::DatasetKind;
 
@@ -42,9 +44,9 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, PlanError> {
 
 fn case(flags: &Flags) -> Result<Case, String> {
     let kind = kind_of(flags)?;
-    let model = match flags.model.as_deref() {
-        Some(id) => model(id)?,
-        None if kind == BackendKind::Sim => model("sim")?,
+    let model = match model(flags)? {
+        Some(model) => model,
+        None if kind == BackendKind::Sim => Model::embedded(),
         None => return Err("--model is missing: what does the server call the model?".to_owned()),
     };
     let backend = backend(flags, kind)?;
@@ -103,13 +105,43 @@ pub(super) fn kind_of(flags: &Flags) -> Result<BackendKind, String> {
     })
 }
 
-/// A model by its ID; an error if it makes no name.
-pub(super) fn model(id: &str) -> Result<Model, String> {
-    let alias = name::of_model(id).to_owned();
-    match name::fault(&alias) {
-        Some(fault) => Err(format!("--model: {fault}")),
-        None => Ok(Model { id: id.to_owned(), alias }),
+/// The model that flags name; `None` where they name none, an error if it makes no name.
+pub(super) fn model(flags: &Flags) -> Result<Option<Model>, String> {
+    let served = flags.served_model_name.as_deref();
+    let Some(source) = flags.model.as_deref().or(served) else { return Ok(None) };
+    let id = served.unwrap_or(source).to_owned();
+    let (flag, alias) = match &flags.model_alias {
+        Some(alias) => ("--model-alias", alias.clone()),
+        None => ("--model", name::of_model(source)),
+    };
+    if alias.is_empty() && flags.model_alias.is_none() {
+        return Err(format!(
+            "--model `{source}` holds nothing that a case's name may hold: give it a name with \
+             --model-alias"
+        ));
     }
+    match name::fault(&alias) {
+        Some(fault) => Err(format!("{flag}: {fault}")),
+        None => Ok(Some(Model { id, alias, source: source.to_owned() })),
+    }
+}
+
+/// The TLS that flags ask for, over that of the file; an error names the flag.
+pub(super) fn tls(flags: &Flags, written: TlsOptions) -> Result<TlsOptions, String> {
+    let Flags { ca, client_cert, client_key, insecure, .. } = flags;
+    let asked = ca.is_some() || client_cert.is_some() || client_key.is_some() || *insecure;
+    if !asked {
+        return Ok(written);
+    }
+    let options = TlsOptions {
+        ca: ca.clone().or(written.ca),
+        cert: client_cert.clone().or(written.cert),
+        key: client_key.clone().or(written.key),
+        insecure: *insecure || written.insecure,
+    };
+    let known = options.client_config();
+    known.map_err(|error| format!("--ca, --client-cert, --client-key: {error:#}"))?;
+    Ok(options)
 }
 
 /// The base URL that flags give, by itself or as host and port; `None` where they give none.
@@ -121,7 +153,12 @@ pub(super) fn base_url(flags: &Flags) -> Option<String> {
         return None;
     }
     let host = flags.host.as_deref().unwrap_or("localhost");
-    Some(format!("http://{host}:{}", flags.port.unwrap_or(8000)))
+    let port = flags.port.unwrap_or(8000);
+    // An IPv6 address stands in brackets in a URL only.
+    Some(match host.parse::<Ipv6Addr>() {
+        Ok(address) => format!("http://[{address}]:{port}"),
+        Err(_) => format!("http://{host}:{port}"),
+    })
 }
 
 fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
@@ -145,6 +182,7 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
     Ok(Backend {
         api_key: api_key(kind, DEFAULT_API_KEY_ENV),
         require_server: flags.require_server,
+        tls: tls(flags, TlsOptions::default())?,
         ..Backend::plain(kind, protocol, server)
     })
 }
@@ -236,6 +274,11 @@ mod tests {
             ("--host h", "http://h:8000/v1/completions"),
             ("--port 9", "http://localhost:9/v1/completions"),
             ("--host h --port 9 --endpoint /x", "http://h:9/x"),
+            ("--host ::1", "http://[::1]:8000/v1/completions"),
+            ("--host [::1] --port 9", "http://[::1]:9/v1/completions"),
+            ("--host 2001:db8::2 --port 9", "http://[2001:db8::2]:9/v1/completions"),
+            ("--host 127.0.0.1", "http://127.0.0.1:8000/v1/completions"),
+            ("--endpoint /x?api-version=1", "http://localhost:8000/x?api-version=1"),
         ] {
             assert_eq!(url(&case_of(&format!("{TARGET} {line}"))), expected, "{line}");
         }
@@ -266,7 +309,10 @@ mod tests {
             ("--dataset-path d --tokenizer t", &["--model is missing"][..]),
             ("--model m --dataset-name custom", &["--dataset-path", "custom", "name it"]),
             ("--model m --dataset-name random --random-range-ratio 1", &["--random-range-ratio"]),
-            ("--model a/m@1 --dataset-path d --tokenizer t", &["--model", "`m@1`", "'@'"]),
+            ("--model a/@ --dataset-path d --tokenizer t", &["--model `a/@`", "--model-alias"]),
+            ("--model m --model-alias m@1 --dataset-path d", &["--model-alias: `m@1`", "'@'"]),
+            ("--model m --dataset-path d --ca none.pem", &["--ca", "`none.pem`"]),
+            ("--model m --dataset-path d --client-key k.pem", &["--client-cert", "go together"]),
             ("--model m --dataset-path d --tokenizer t --base-url h:1", &["--base-url", "http://"]),
             (
                 "--model m --dataset-path d --tokenizer t --endpoint v1",
@@ -278,6 +324,29 @@ mod tests {
                 assert!(error.contains(part), "{line}\nmisses {part}:\n{error}");
             }
         }
+    }
+
+    #[test]
+    fn a_model_has_an_id_for_the_server_a_name_for_cases_and_a_tokenizer() {
+        for (line, id, name, tokenizer) in [
+            ("--model org/m", "org/m", "m", "org/m"),
+            ("--model s@2024", "s@2024", "s-2024", "s@2024"),
+            ("--model s@2024 --model-alias s", "s@2024", "s", "s@2024"),
+            ("--model org/m --served-model-name tiny", "tiny", "m", "org/m"),
+            ("--served-model-name tiny", "tiny", "tiny", "tiny"),
+        ] {
+            let case = case_of(&format!("{line} --dataset-path d.json"));
+            assert_eq!(case.model.id, id, "{line}");
+            assert_eq!(case.name, format!("modular/{name}/sharegpt@inf"), "{line}");
+            assert_eq!(case.tokenizer_id().as_deref(), Some(tokenizer), "{line}");
+        }
+    }
+
+    #[test]
+    fn who_is_trusted_can_be_said_by_flags() {
+        let case = case_of(&format!("{TARGET} --insecure"));
+        assert!(case.backend.tls.insecure);
+        assert_eq!(case_of(TARGET).backend.tls, TlsOptions::default());
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Case {
     pub fn tokenizer_id(&self) -> Option<String> {
         match &self.tokenizer {
             TokenizerChoice::Named(place) => Some(place.display().to_string()),
-            TokenizerChoice::OfModel => Some(self.model.id.clone()),
+            TokenizerChoice::OfModel => Some(self.model.source.clone()),
             TokenizerChoice::None => None,
         }
     }
@@ -257,6 +257,16 @@ pub struct Model {
     pub id: String,
     /// What the case name calls it.
     pub alias: String,
+    /// What its tokenizer is looked up by: the ID, unless the server calls it something of its own.
+    pub source: String,
+}
+
+impl Model {
+    /// That of the embedded engine where nothing is said of it.
+    fn embedded() -> Self {
+        let name = || "sim".to_owned();
+        Self { id: name(), alias: name(), source: name() }
+    }
 }
 
 /// A dataset with the name that cases give it.

@@ -17,9 +17,24 @@ fn is_allowed(character: char) -> bool {
     character.is_ascii_alphanumeric() || "._:+-".contains(character)
 }
 
-/// What case names call a model: the last part of its ID.
-pub(super) fn of_model(id: &str) -> &str {
-    id.trim_end_matches('/').rsplit('/').next().unwrap_or(id)
+/// What case names call a model: the last part of its ID, with a `-` for what no name may hold. Empty where
+/// nothing of it may be in a name.
+pub(super) fn of_model(id: &str) -> String {
+    let last = id.trim_end_matches('/').rsplit('/').next().unwrap_or(id);
+    let mut name = String::with_capacity(last.len());
+    for character in last.chars() {
+        match character {
+            character if is_allowed(character) => name.push(character),
+            // One for several in a row, and none where the name begins.
+            _ if name.is_empty() || name.ends_with('-') => {}
+            _ => name.push('-'),
+        }
+    }
+    let end = name.trim_end_matches('-').len();
+    if !last.ends_with('-') {
+        name.truncate(end);
+    }
+    name
 }
 
 /// A name of the file that can be part of a case's name; an error at its place if it cannot.
@@ -48,6 +63,22 @@ mod tests {
     fn a_model_is_called_by_the_last_part_of_its_id() {
         for (id, name) in [("org/Llama-8B", "Llama-8B"), ("m", "m"), ("/models/tiny/", "tiny")] {
             assert_eq!(of_model(id), name);
+        }
+    }
+
+    #[test]
+    fn what_no_name_may_hold_is_left_out_of_the_name_of_a_model() {
+        for (id, name) in [
+            ("claude-3-5-sonnet@20240620", "claude-3-5-sonnet-20240620"),
+            ("org/m (v2), final", "m-v2-final"),
+            ("@a/@b@", "b"),
+            ("llama3:8b", "llama3:8b"),
+            ("a--b-", "a--b-"),
+            ("\u{6a21}\u{578b}-7b", "-7b"),
+            ("\u{6a21}", ""),
+        ] {
+            assert_eq!(of_model(id), name, "{id}");
+            assert!(name.is_empty() || fault(name).is_none(), "{name}");
         }
     }
 }
