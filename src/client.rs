@@ -35,6 +35,9 @@ const ERROR_MESSAGE_CHARS: usize = 300;
 /// How long the rest of a response is waited for after its end mark, so that the connection can be
 /// used again.
 const TAIL: Duration = Duration::from_millis(250);
+/// How long the rest of a response is waited for after its finish reason: the server may still count its tokens and
+/// send its end mark.
+const GRACE: Duration = Duration::from_secs(1);
 /// How much one read takes at most, bytes.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -220,7 +223,7 @@ impl Client {
         };
         let ended = if reader.is_done() { times.last_byte.get() } else { clock.now() };
         let (stream, outcome) = reader.finish(ended, interrupted);
-        let outcome = self.redacted(outcome);
+        let outcome = self.told(outcome);
         let connect = times.connect.get().copied();
         Exchange { sent: times.sent.get(), connect, ended, stream, outcome }
     }
@@ -288,8 +291,10 @@ impl Client {
         let status = response.status();
         let mut body = response.into_body();
         let mut refusal = Vec::new();
+        let mut grace = Grace::default();
         while !reader.is_done() && refusal.len() < ERROR_BODY_BYTES {
-            let read = http2::next(&mut body).await;
+            let read = grace.limit(clock, reader.has_finished(), http2::next(&mut body)).await;
+            let Some(read) = read else { break };
             let at = clock.now();
             match read {
                 Ok(Some(bytes)) => {
@@ -338,7 +343,9 @@ impl Client {
         }
         let mut response = ResponseReader::new();
         let mut refusal = Vec::new();
+        let mut grace = Grace::default();
         while !reader.is_done() && !response.is_done() && refusal.len() < ERROR_BODY_BYTES {
+            let finished = reader.has_finished();
             let read = read(&mut connection, |bytes, arrived| {
                 let at = clock.at(arrived).max(times.sent.get());
                 times.last_byte.set(at);
@@ -347,7 +354,8 @@ impl Client {
                     _ => refusal.extend_from_slice(data),
                 })
             });
-            match read.await {
+            let Some(read) = grace.limit(clock, finished, read).await else { return None };
+            match read {
                 Ok(Some(Ok(()))) => {}
                 Ok(Some(Err(error))) => return Some((Failure::Truncated, error.to_string())),
                 Ok(None) if response.ends_here() => break,
@@ -378,12 +386,46 @@ impl Client {
         None
     }
 
-    fn redacted(&self, outcome: Outcome) -> Outcome {
+    /// The outcome with a message that holds no secret and is short. It is cut last, so that no part of a secret is left
+    /// over.
+    fn told(&self, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::Completed => Outcome::Completed,
             Outcome::Failed { failure, message } => {
-                Outcome::Failed { failure, message: redact_all(&self.secrets, message) }
+                let message = redact_all(&self.secrets, message);
+                let message = match message.char_indices().nth(ERROR_MESSAGE_CHARS) {
+                    Some((end, _)) => message[..end].to_owned(),
+                    None => message,
+                };
+                Outcome::Failed { failure, message }
             }
+        }
+    }
+}
+
+/// Limits how long a response is read after its answer has finished.
+#[derive(Default)]
+struct Grace {
+    /// When it is over, once the answer has finished.
+    end: Option<Duration>,
+}
+
+impl Grace {
+    /// What `read` gives; `None` where the answer has `finished` and the time is over.
+    async fn limit<T>(
+        &mut self,
+        clock: Clock,
+        finished: bool,
+        read: impl Future<Output = T>,
+    ) -> Option<T> {
+        if !finished {
+            return Some(read.await);
+        }
+        let end = *self.end.get_or_insert_with(|| clock.now() + GRACE);
+        tokio::select! {
+            biased;
+            () = clock.wait_until(end) => None,
+            read = read => Some(read),
         }
     }
 }
@@ -431,5 +473,5 @@ fn refused(status: u16, body: &[u8]) -> (Failure, String) {
         Err(_) => status.to_string(),
     };
     let said = if said.is_empty() { status_text() } else { said };
-    (Failure::Http(status), said.chars().take(ERROR_MESSAGE_CHARS).collect())
+    (Failure::Http(status), said)
 }

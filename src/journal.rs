@@ -191,11 +191,8 @@ mod tests {
         entries.begin(part(7));
         let mut record = completed(&[60, 70, 80]);
         record.stream.text = "an answer".to_owned();
-        record.stream.usage = Some(Usage {
-            prompt_tokens: Some(12),
-            completion_tokens: Some(3),
-            cached_tokens: None,
-        });
+        record.stream.usage =
+            Some(Usage { prompt_tokens: Some(12), completion_tokens: Some(3), ..Usage::default() });
         entries.end(&record);
         entries.begin(part(8));
         entries.end(&failed(Failure::Timeout));

@@ -74,6 +74,7 @@ mod punctual;
 mod secret;
 mod share;
 mod stop;
+mod surrogates;
 
 pub mod metric;
 pub mod record;

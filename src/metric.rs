@@ -87,6 +87,8 @@ pub enum Scalar {
     GoodputRatio,
     /// Share of all requests that failed.
     ErrorRatio,
+    /// Share of the answers that are as long as was asked for.
+    OutputReachedRatio,
     /// The highest rate, requests per second, at which the other objectives hold; what the loads
     /// `max-goodput` and `sweep` find.
     MaxGoodput,
@@ -104,7 +106,7 @@ pub enum Scalar {
 
 impl Scalar {
     /// Every scalar, in the order of the report.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::RequestThroughput,
         Self::InputThroughput,
         Self::OutputThroughput,
@@ -112,6 +114,7 @@ impl Scalar {
         Self::Goodput,
         Self::GoodputRatio,
         Self::ErrorRatio,
+        Self::OutputReachedRatio,
         Self::MaxGoodput,
         Self::GpuMemoryPeak,
         Self::EnergyPerOutputToken,
@@ -130,6 +133,7 @@ impl Scalar {
             Self::Goodput => "goodput",
             Self::GoodputRatio => "goodput_ratio",
             Self::ErrorRatio => "error_ratio",
+            Self::OutputReachedRatio => "output_reached_ratio",
             Self::MaxGoodput => "max_goodput",
             Self::GpuMemoryPeak => "gpu_memory_peak_mib",
             Self::EnergyPerOutputToken => "energy_per_output_token",
@@ -147,15 +151,23 @@ impl Scalar {
             Self::GpuMemoryPeak => "MiB",
             Self::EnergyPerOutputToken => "J/tok",
             Self::OutputTokensPerJoule => "tok/J",
-            Self::GoodputRatio | Self::ErrorRatio | Self::GpuThrottledRatio | Self::Preemptions => {
-                ""
-            }
+            Self::GoodputRatio
+            | Self::ErrorRatio
+            | Self::OutputReachedRatio
+            | Self::GpuThrottledRatio
+            | Self::Preemptions => "",
         }
     }
 
     /// Whether it is a share, from 0 to 1.
     pub fn is_ratio(self) -> bool {
-        matches!(self, Self::GoodputRatio | Self::ErrorRatio | Self::GpuThrottledRatio)
+        matches!(
+            self,
+            Self::GoodputRatio
+                | Self::ErrorRatio
+                | Self::OutputReachedRatio
+                | Self::GpuThrottledRatio
+        )
     }
 
     /// Whether it comes of what was read of GPUs and the server while the case ran, and not of its requests.

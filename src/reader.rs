@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::record::{Chunk, Failure, Outcome, Stream};
-use crate::wire::{Event, EventError, ProtocolKind, SseParser};
+use crate::record::{Chunk, Failure, FinishReason, Outcome, Stream};
+use crate::wire::{self, Event, EventError, EventName, ProtocolKind, SseParser};
 
 /// Reads one streamed response.
 #[derive(Debug)]
@@ -40,6 +40,64 @@ struct State {
     done: bool,
     error: Option<(Failure, String)>,
     tokens: TokenCounts,
+    /// The choice whose text is kept: the first of which something came.
+    main_choice: Option<u32>,
+    /// The choices that were seen and those that ended, as in [`Event`].
+    seen: u64,
+    finished: u64,
+    repetition: Repetition,
+}
+
+/// Whether each text so far begins with all of the text before it, as where a server sends all of an answer again and
+/// again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Repetition {
+    /// Texts so far.
+    texts: u32,
+    /// Those that were longer than the one before.
+    longer: u32,
+    /// A text did not begin with the one before.
+    broken: bool,
+    /// The length of the last text, and of the one before it.
+    last: usize,
+    before: usize,
+}
+
+impl Repetition {
+    /// From so many texts on it is no coincidence, and the texts before are dropped at once.
+    const CERTAIN: u32 = 8;
+    /// A text so long is not repeated by chance.
+    const LONG: usize = 8;
+
+    /// Adds `text` to `whole`, the texts so far.
+    fn add(&mut self, whole: &mut String, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let previous = &whole[whole.len() - self.last..];
+        self.broken |= !text.starts_with(previous);
+        self.longer += u32::from(0 < self.texts && previous.len() < text.len());
+        self.texts += 1;
+        self.before = std::mem::replace(&mut self.last, text.len());
+        if !self.broken && Self::CERTAIN <= self.longer {
+            whole.clear();
+        }
+        whole.push_str(text);
+    }
+
+    /// Whether the last text is the whole answer because all texts accumulate.
+    fn accumulates(self) -> bool {
+        let enough = if self.texts == 2 { Self::LONG <= self.before } else { 2 <= self.longer };
+        !self.broken && 0 < self.longer && enough
+    }
+
+    /// Whether the last text only repeats the texts before it.
+    fn ends_with_all(self, whole: &str) -> bool {
+        Self::LONG <= self.last
+            && 3 <= self.texts
+            && whole.len() == 2 * self.last
+            && whole.as_bytes()[..self.last] == whole.as_bytes()[self.last..]
+    }
 }
 
 /// Whether the server counts tokens event by event.
@@ -68,9 +126,11 @@ impl StreamReader {
         let Self { protocol, shape, state } = self;
         state.bytes += bytes.len();
         state.last_read = at;
+        let mut bytes = bytes;
         if let Shape::Unknown = shape {
-            match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
-                // White space before an event means nothing.
+            // White space before the response means nothing, however it is cut.
+            bytes = bytes.trim_ascii_start();
+            match bytes.first() {
                 None => return,
                 Some(b'{' | b'[') => *shape = Shape::Block(Vec::new()),
                 Some(_) => *shape = Shape::Events(SseParser::default()),
@@ -78,7 +138,7 @@ impl StreamReader {
         }
         let too_long = match shape {
             Shape::Events(parser) => {
-                parser.feed(bytes, |data| state.event(*protocol, data, at));
+                parser.feed(bytes, |name, data| state.event(*protocol, name, data, at));
                 parser.is_too_long()
             }
             Shape::Block(block) => {
@@ -98,6 +158,11 @@ impl StreamReader {
         self.state.done || self.state.error.is_some()
     }
 
+    /// Whether the answer has ended, though more of the response may come: usage, an end mark.
+    pub fn has_finished(&self) -> bool {
+        self.state.has_finished()
+    }
+
     /// What the stream brought, and how it ended. `interrupted` is why reading stopped before the
     /// response ended; `None` where it ended by itself.
     pub fn finish(
@@ -112,14 +177,14 @@ impl StreamReader {
                 Shape::Unknown => {}
                 Shape::Events(parser) => {
                     // Half an event at the end of a response is no bad JSON but a response cut short.
-                    parser.finish(|data| state.event(*protocol, data, at));
+                    parser.finish(|name, data| state.event(*protocol, name, data, at));
                     if matches!(state.error, Some((Failure::BadJson, _))) {
                         state.error = None;
                     }
                 }
                 Shape::Block(block) => {
                     state.stream.one_block = true;
-                    state.event(*protocol, block, state.last_read);
+                    state.event(*protocol, EventName::Other, block, state.last_read);
                     complete = true;
                 }
             }
@@ -129,10 +194,18 @@ impl StreamReader {
 }
 
 impl State {
-    fn event(&mut self, protocol: ProtocolKind, data: &[u8], at: Duration) {
+    fn has_finished(&self) -> bool {
+        self.seen != 0 && self.seen & !self.finished == 0
+    }
+
+    fn event(&mut self, protocol: ProtocolKind, name: EventName, data: &[u8], at: Duration) {
         self.events += 1;
         // What follows the end mark or an error is no part of the answer.
-        if self.done || self.error.is_some() {
+        if self.done || self.error.is_some() || name == EventName::KeepAlive {
+            return;
+        }
+        if name == EventName::Error {
+            self.error = Some((Failure::ServerError, wire::error_message(data)));
             return;
         }
         match protocol.read(data, &mut self.event) {
@@ -160,19 +233,45 @@ impl State {
         if !event.text.is_empty() {
             self.stream.first_answer.get_or_insert(at);
         }
-        self.stream.text.push_str(&event.text);
-        self.stream.reasoning.push_str(&event.reasoning);
+        self.seen |= event.seen;
+        self.finished |= event.finished;
+        self.stream.choices = self.seen.count_ones();
+        // The texts of several choices are not mixed.
+        if (event.seen != 0 || event.has_output())
+            && *self.main_choice.get_or_insert(event.choice) == event.choice
+        {
+            self.repetition.add(&mut self.stream.text, &event.text);
+            self.stream.reasoning.push_str(&event.reasoning);
+        }
         self.stream.usage = event.usage.or(self.stream.usage);
-        self.stream.finish_reason = event.finish_reason.take().or(self.stream.finish_reason.take());
+        let reason = event.finish_reason.take();
+        self.stream.finish_reason = wire::worse(self.stream.finish_reason.take(), reason);
         self.done = event.done;
     }
 
+    /// Leaves of texts that repeat each other what was generated.
+    fn drop_repetition(&mut self) {
+        let text = &mut self.stream.text;
+        if self.repetition.accumulates() {
+            text.drain(..text.len() - self.repetition.last);
+            self.stream.accumulated = true;
+        } else if self.repetition.ends_with_all(text) {
+            text.truncate(self.repetition.last);
+            self.stream.chunks.pop();
+            self.stream.accumulated = true;
+        }
+    }
+
     /// `complete`: the end of the response is that of a complete answer.
-    fn end(self, complete: bool, interrupted: Option<(Failure, String)>) -> (Stream, Outcome) {
-        let ended_well = complete || self.done || self.stream.finish_reason.is_some();
+    fn end(mut self, complete: bool, interrupted: Option<(Failure, String)>) -> (Stream, Outcome) {
+        self.drop_repetition();
+        let finished = self.has_finished();
+        let ended_well = complete || self.done || finished;
         let failure = if let Some(error) = self.error {
             Some(error)
-        } else if self.done {
+        } else if let Some(FinishReason::Failed(word)) = &self.stream.finish_reason {
+            Some((Failure::ServerError, format!("finish_reason {word}")))
+        } else if self.done || finished {
             // The answer was complete before reading stopped.
             None
         } else if let Some(interrupted) = interrupted {
@@ -319,6 +418,8 @@ mod tests {
             (r#"{"choices":[{"text":"all at"#.to_owned(), Failure::BadJson),
             (r#"{"error":{"message":"oom"}}"#.to_owned(), Failure::ServerError),
             (r#"{"object":"list"}"#.to_owned(), Failure::Empty),
+            (r#"{"object":"error","message":"oom"}"#.to_owned(), Failure::ServerError),
+            (format!("{a}event: error\ndata: oom\n\n"), Failure::ServerError),
             ("<html>a gateway's page</html>".to_owned(), Failure::BadJson),
         ] {
             let (_, outcome) = read(ProtocolKind::Completions, &[stream.as_bytes()]);
@@ -406,6 +507,113 @@ mod tests {
                 assert_eq!((stream.text.as_str(), stream.chunks.len()), (" a b", 1), "{block}");
                 let counted = stream.usage.and_then(|usage| usage.completion_tokens);
                 assert_eq!(counted.is_some(), protocol != ProtocolKind::Triton, "{block}");
+            }
+        }
+    }
+
+    #[test]
+    fn texts_that_accumulate_are_read_once() {
+        let stream = |texts: &[&str]| {
+            let events: Vec<String> = texts.iter().map(|text| completion(text, None)).collect();
+            let (stream, outcome) = read(
+                ProtocolKind::Completions,
+                &[(events.concat() + "data: [DONE]\n\n").as_bytes()],
+            );
+            assert_eq!(outcome, Outcome::Completed);
+            (stream.text, stream.chunks.len(), stream.accumulated)
+        };
+        let growing: Vec<String> = (1..30).map(|n| " word".repeat(n)).collect();
+        let growing: Vec<&str> = growing.iter().map(String::as_str).collect();
+        for (texts, text, chunks, accumulated) in [
+            (&["a", "a b", "a b c"][..], "a b c", 3, true),
+            (&["Once upon", "Once upon a time"], "Once upon a time", 2, true),
+            (&growing, growing.last().unwrap(), 29, true),
+            (&["Once", " upon", " a", "Once upon a"], "Once upon a", 3, true),
+            (&["a", "b", "c"], "abc", 3, false),
+            (&["a", "a", "a"], "aaa", 3, false),
+            (&["ha", "ha", "haha"], "hahahaha", 3, false),
+            (&["a", "ab", "c"], "aabc", 3, false),
+            (&["a", "ab"], "aab", 2, false),
+            (&["a"], "a", 1, false),
+        ] {
+            assert_eq!(stream(texts), (text.to_owned(), chunks, accumulated), "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn the_texts_of_several_choices_are_not_mixed() {
+        let event = |index: u32, text: &str, reason: &str| {
+            format!(
+                "data: {{\"choices\":[{{\"index\":{index},\"text\":\"{text}\",\"finish_reason\":{reason}}}]}}\n\n"
+            )
+        };
+        let begun = event(0, "a", "null") + &event(1, "x", "null") + &event(0, "b", "\"stop\"");
+        let (stream, outcome) = read(ProtocolKind::Completions, &[begun.as_bytes()]);
+        assert_eq!(failure(&outcome), Some(Failure::Truncated), "the second choice has no end");
+        assert_eq!((stream.text.as_str(), stream.choices), ("ab", 2));
+        let whole = begun + &event(1, "y", "\"length\"");
+        let (stream, outcome) = read(ProtocolKind::Completions, &[whole.as_bytes()]);
+        assert_eq!((outcome, stream.text.as_str()), (Outcome::Completed, "ab"));
+        assert_eq!(stream.chunks.len(), 4);
+    }
+
+    #[test]
+    fn a_finish_reason_that_is_a_failure_fails_the_answer() {
+        for (reason, done, expected) in [
+            ("abort", true, Some(Failure::ServerError)),
+            ("error", false, Some(Failure::ServerError)),
+            ("timeout", true, Some(Failure::ServerError)),
+            ("stop", false, None),
+            ("bored", false, None),
+            ("", false, Some(Failure::Truncated)),
+            ("", true, None),
+        ] {
+            let end = if done { "data: [DONE]\n\n" } else { "" };
+            let stream = format!(
+                "data: {{\"choices\":[{{\"text\":\"a\",\"finish_reason\":\"{reason}\"}}]}}\n\n{end}"
+            );
+            let (_, outcome) = read(ProtocolKind::Completions, &[stream.as_bytes()]);
+            assert_eq!(failure(&outcome), expected, "{reason:?} {done}");
+        }
+    }
+
+    #[test]
+    fn what_only_keeps_the_connection_open_is_skipped() {
+        for noise in [
+            "data:\n\n",
+            "data: : ping\n\n",
+            "event: ping\ndata: 7\n\n",
+            "data: ping\n\n",
+            ": x\n\n",
+        ] {
+            let stream = format!("{noise}{}{noise}data: [DONE]\n\n", completion("a", None));
+            for protocol in [ProtocolKind::Completions, ProtocolKind::Chat] {
+                let stream = stream
+                    .replace("\"text\":\"a\"", "\"text\":\"a\",\"delta\":{\"content\":\"a\"}");
+                let (stream, outcome) = read(protocol, &[stream.as_bytes()]);
+                assert_eq!((stream.text.as_str(), outcome), ("a", Outcome::Completed), "{noise:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn half_a_character_is_read_as_the_replacement_character() {
+        let stream =
+            completion(r"a\ud83d", None) + &completion(r"\ude00b", None) + "data: [DONE]\n\n";
+        let (stream, outcome) = read(ProtocolKind::Completions, &[stream.as_bytes()]);
+        assert_eq!((stream.text.as_str(), outcome), ("a\u{fffd}\u{fffd}b", Outcome::Completed));
+    }
+
+    #[test]
+    fn white_space_before_a_response_means_nothing_however_it_is_cut() {
+        for (response, text) in [
+            (" \r\n{\"choices\":[{\"text\":\"a\"}]}".to_owned(), "a"),
+            (format!("\n  {}data: [DONE]\n\n", completion("a", None)), "a"),
+        ] {
+            for cut in 0..response.len() {
+                let (head, tail) = response.as_bytes().split_at(cut);
+                let (stream, outcome) = read(ProtocolKind::Completions, &[head, tail]);
+                assert_eq!((stream.text.as_str(), outcome), (text, Outcome::Completed), "{cut}");
             }
         }
     }

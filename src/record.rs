@@ -43,7 +43,11 @@ pub struct Stream {
     /// The server's own count of tokens; its last word, where it said it more than once.
     pub usage: Option<Usage>,
     /// Why the server stopped.
-    pub finish_reason: Option<String>,
+    pub finish_reason: Option<FinishReason>,
+    /// How many choices (`n`) the answer has; 0 and 1 are one. `text` is that of the first.
+    pub choices: u32,
+    /// Each event repeated the text of those before it. `text` holds it once.
+    pub accumulated: bool,
     /// The answer came in one piece instead of a stream: only its end is known.
     pub one_block: bool,
 }
@@ -57,8 +61,28 @@ pub struct Chunk {
     pub tokens: Option<u32>,
 }
 
+/// Why a server stopped an answer, in its own word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The answer is whole, or as long as was asked for.
+    EndsWell(String),
+    /// The server gave up.
+    Failed(String),
+    /// A word that is not known; the answer counts as complete.
+    Unknown(String),
+}
+
+impl FinishReason {
+    /// The server's word.
+    pub fn word(&self) -> &str {
+        match self {
+            Self::EndsWell(word) | Self::Failed(word) | Self::Unknown(word) => word,
+        }
+    }
+}
+
 /// Token counts as the server reports them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens of the prompt as the model saw it.
     pub prompt_tokens: Option<u32>,
@@ -66,6 +90,10 @@ pub struct Usage {
     pub completion_tokens: Option<u32>,
     /// Prompt tokens answered from a prefix cache.
     pub cached_tokens: Option<u32>,
+    /// Generated tokens that are reasoning, also where it was not streamed.
+    pub reasoning_tokens: Option<u32>,
+    /// The server sent a number that is no count: negative, a fraction, text. It is left out.
+    pub unusable: bool,
 }
 
 /// How a request ended. A failed one has no latency, so it has nowhere to put one.

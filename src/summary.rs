@@ -1,11 +1,11 @@
 //! Records in, statistics out. Pure: judges nothing, prints nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::duration::as_ms;
 use crate::metric::{Gauge, Latency, Quantity, Scalar, Statistic};
-use crate::record::{Completed, Failure, Outcome, RequestRecord};
+use crate::record::{Completed, Failure, FinishReason, Outcome, RequestRecord};
 use crate::samples::{Pool, Samples};
 use crate::slo::Goodput;
 use crate::telemetry::Telemetry;
@@ -96,6 +96,9 @@ impl Summary {
                 .count()
         });
         let mut warnings = Vec::new();
+        warnings.extend(unknown_ends(&completed));
+        warnings.extend(repeated_texts(&completed));
+        warnings.extend(longer_than_asked(&completed));
         warnings.extend(tokens.disagreement());
         warnings.extend(tokens.cache_hits());
         Self {
@@ -173,7 +176,10 @@ impl Summary {
                 "only the loads max-goodput and sweep look for it".to_owned()
             }
             Quantity::Scalar(
-                Scalar::InputThroughput | Scalar::OutputThroughput | Scalar::TotalTokenThroughput,
+                Scalar::InputThroughput
+                | Scalar::OutputThroughput
+                | Scalar::TotalTokenThroughput
+                | Scalar::OutputReachedRatio,
             ) if 0 < self.completed => {
                 "the server counts no tokens, and there is no tokenizer to count them".to_owned()
             }
@@ -339,6 +345,9 @@ fn scalars(
             scalars.insert(Scalar::GoodputRatio, ratio(good));
         }
     }
+    if let Some(reached) = tokens.reached_ratio {
+        scalars.insert(Scalar::OutputReachedRatio, reached);
+    }
     if !span.is_zero() {
         let mut rate = |scalar, count: f64| scalars.insert(scalar, count / span.as_secs_f64());
         rate(Scalar::RequestThroughput, completed as f64);
@@ -388,6 +397,12 @@ fn latency_samples(
     if needs_stream && completed.iter().any(|(view, _)| view.record().stream.one_block) {
         return Err("the server answered in one block, not in a stream".to_owned());
     }
+    let of_tokens = matches!(latency, Latency::Tpot | Latency::Itl | Latency::ChunkGap);
+    if of_tokens && let Some(choices) = most_choices(completed) {
+        return Err(format!(
+            "each answer has {choices} choices (`n`), whose tokens come in between each other"
+        ));
+    }
     let of_completed = |read: &dyn Fn(Completed<'_>) -> Option<Duration>, none: &str| {
         let samples: Vec<f64> =
             completed.iter().filter_map(|(view, _)| read(*view)).map(as_ms).collect();
@@ -419,6 +434,60 @@ fn latency_samples(
         }),
         Latency::Itl => itl(completed, tokens),
     }
+}
+
+/// How many choices an answer has at most; `None` where each has one.
+fn most_choices(completed: &[(Completed<'_>, RequestTokens)]) -> Option<u32> {
+    let choices = completed.iter().map(|(view, _)| view.record().stream.choices);
+    choices.max().filter(|choices| 1 < *choices)
+}
+
+/// What to say where the server ended answers for reasons that are not known.
+fn unknown_ends(completed: &[(Completed<'_>, RequestTokens)]) -> Option<String> {
+    let words =
+        completed.iter().filter_map(|(view, _)| match &view.record().stream.finish_reason {
+            Some(FinishReason::Unknown(word)) => Some(word.as_str()),
+            _ => None,
+        });
+    let count = words.clone().count();
+    let words: BTreeSet<&str> = words.take(1000).collect();
+    let words: Vec<String> = words.into_iter().take(3).map(|word| format!("`{word}`")).collect();
+    (0 < count).then(|| {
+        format!(
+            "{count} answers ended with the unknown finish_reason {}: they count as completed",
+            words.join(", ")
+        )
+    })
+}
+
+/// What to say where texts came more than once.
+fn repeated_texts(completed: &[(Completed<'_>, RequestTokens)]) -> Option<String> {
+    let repeated = |view: &Completed<'_>| view.record().stream.accumulated;
+    let count = completed.iter().filter(|(view, _)| repeated(view)).count();
+    (0 < count).then(|| {
+        format!(
+            "in {count} answers events repeat the text that came before: it is counted once; where the server has \
+             a switch for it, let it send each text once"
+        )
+    })
+}
+
+/// What to say where answers are longer than asked for. The tokenizer may split a text in more tokens than it was made
+/// of, so its counts have some room.
+fn longer_than_asked(completed: &[(Completed<'_>, RequestTokens)]) -> Option<String> {
+    let too_long = completed.iter().filter_map(|(_, tokens)| {
+        let output = tokens.output.best()?;
+        let room = if tokens.output.server.is_some() { 0 } else { 2 + tokens.asked / 10 };
+        (0 < tokens.asked && tokens.asked.saturating_add(room) < output)
+            .then_some((output, tokens.asked))
+    });
+    let count = too_long.clone().count();
+    let (output, asked) = too_long.max_by_key(|(output, asked)| output - asked)?;
+    Some(format!(
+        "{count} of {} answers are longer than asked for, up to {output} instead of {asked} tokens: the server does \
+         not keep to the length",
+        completed.len()
+    ))
 }
 
 /// Gaps between tokens. Where the server counts the tokens of each chunk, a gap is shared by the tokens

@@ -4,16 +4,20 @@
 use serde::Deserialize;
 
 use crate::prompt::Prompt;
+use crate::record::FinishReason;
+use crate::surrogates;
 
 mod chat;
 mod completions;
+mod finish;
+mod lenient;
 mod openai;
 mod responses;
 mod sse;
 mod tgi;
 mod triton;
 
-pub use sse::SseParser;
+pub use sse::{EventName, SseParser};
 
 /// What speaks at a backend's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, clap::ValueEnum)]
@@ -230,6 +234,25 @@ impl ProtocolKind {
     /// that is used again and again costs no allocation.
     pub fn read(self, data: &[u8], event: &mut Event) -> Result<(), EventError> {
         event.clear();
+        let text = data.trim_ascii();
+        if text == b"[DONE]" {
+            event.done = true;
+            return Ok(());
+        }
+        if is_keep_alive(text) {
+            return Ok(());
+        }
+        let read = self.read_json(data, event);
+        if let Err(EventError::BadJson(_)) = &read
+            && let Some(repaired) = surrogates::replaced(data)
+        {
+            event.clear();
+            return self.read_json(&repaired, event);
+        }
+        read
+    }
+
+    fn read_json(self, data: &[u8], event: &mut Event) -> Result<(), EventError> {
         match self {
             Self::Completions => completions::read(data, event),
             Self::Chat => chat::read(data, event),
@@ -245,9 +268,31 @@ fn parse<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T, EventError> {
     serde_json::from_slice(data).map_err(|error| EventError::BadJson(error.to_string()))
 }
 
+/// Whether an event's data is there only to keep the connection open: nothing, a comment in its place, or a word for it.
+fn is_keep_alive(text: &[u8]) -> bool {
+    match text.first() {
+        None | Some(b':') => true,
+        Some(b'{') => false,
+        Some(_) => {
+            let words: [&[u8]; 5] = [b"ping", b"[ping]", b"keep-alive", b"keepalive", b"heartbeat"];
+            words.iter().any(|word| text.eq_ignore_ascii_case(word))
+        }
+    }
+}
+
+/// The bit of a choice; all beyond 63 share one.
+fn bit(choice: u32) -> u64 {
+    1 << choice.min(63)
+}
+
 /// Fails where an event's `error` field says something.
 fn no_error(error: Option<serde_json::Value>) -> Result<(), EventError> {
-    match error.filter(|error| !error.is_null()) {
+    let nothing = |error: &serde_json::Value| match error {
+        serde_json::Value::Null | serde_json::Value::Bool(false) => true,
+        serde_json::Value::String(text) => text.is_empty(),
+        _ => false,
+    };
+    match error.filter(|error| !nothing(error)) {
         Some(error) => Err(EventError::Server(openai::error_message(&error))),
         None => Ok(()),
     }
@@ -256,7 +301,10 @@ fn no_error(error: Option<serde_json::Value>) -> Result<(), EventError> {
 /// What the body of an error response says: the message of its error object, else the text itself.
 pub fn error_message(body: &[u8]) -> String {
     match serde_json::from_slice::<serde_json::Value>(body) {
-        Ok(value) => openai::error_message(value.get("error").unwrap_or(&value)),
+        Ok(value) => {
+            let error = value.get("error").filter(|error| !error.is_null());
+            openai::error_message(error.unwrap_or(&value))
+        }
         Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
     }
 }
@@ -268,10 +316,16 @@ pub struct Event {
     pub text: String,
     /// Reasoning text; may be empty.
     pub reasoning: String,
-    /// Whether it holds part of a tool call.
-    pub tool_call: bool,
-    /// Why the server stopped, where this event ends the answer.
-    pub finish_reason: Option<String>,
+    /// Whether it holds output that is no text here: part of a tool call, audio, another choice's text.
+    pub other_output: bool,
+    /// Which choice the text is of.
+    pub choice: u32,
+    /// The choices that it speaks of, and those that it ends; a bit each, all beyond 63 in one.
+    pub seen: u64,
+    /// See `seen`.
+    pub finished: u64,
+    /// Why the server stopped, where this event ends the answer; of several choices, the worst.
+    pub finish_reason: Option<FinishReason>,
     /// How many tokens this event is, where the protocol says so.
     pub tokens: Option<u32>,
     /// Token counts so far, where the event has them.
@@ -291,15 +345,36 @@ impl Event {
     }
 
     /// Notes why the server stopped, where it says so.
-    fn finish(&mut self, reason: Option<std::borrow::Cow<'_, str>>) {
-        if let Some(reason) = reason {
-            self.finish_reason = Some(reason.into_owned());
+    fn finish(&mut self, reason: Option<FinishReason>) {
+        if reason.is_some() {
+            self.seen |= bit(self.choice);
+            self.finished |= bit(self.choice);
         }
+        self.finish_reason = worse(self.finish_reason.take(), reason);
+    }
+
+    /// Adds what the event says of a choice beside its first.
+    fn add_other(&mut self, other: Self) {
+        self.other_output |= other.has_output();
+        self.finished |= other.finished;
+        self.usage = self.usage.or(other.usage);
+        self.finish_reason = worse(self.finish_reason.take(), other.finish_reason);
     }
 
     /// Whether it holds generated output, and so moves the clock.
     pub fn has_output(&self) -> bool {
-        !self.text.is_empty() || !self.reasoning.is_empty() || self.tool_call
+        !self.text.is_empty() || !self.reasoning.is_empty() || self.other_output
+    }
+}
+
+/// Of two reasons, the failure; else the later one.
+pub(crate) fn worse(
+    before: Option<FinishReason>,
+    after: Option<FinishReason>,
+) -> Option<FinishReason> {
+    match (before, after) {
+        (Some(before @ FinishReason::Failed(_)), _) => Some(before),
+        (before, after) => after.or(before),
     }
 }
 

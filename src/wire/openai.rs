@@ -9,15 +9,16 @@
 //! | `stream_options` | `{"include_usage": true}`, unless the backend's `stream_options` is off |
 //! | `ignore_eos`, `min_tokens` | where they are asked for: engines know them, OpenAI's own API does not |
 
-use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::{Event, EventError, Request, no_error, parse};
+use super::lenient::{Count, Filled, Object};
+use super::{Event, EventError, Request, bit, no_error, parse};
 use crate::record::Usage;
 
 /// The fields that both protocols have. The sampling is greedy, as in MAX's script.
@@ -42,27 +43,53 @@ pub(super) fn common(request: &Request<'_>) -> Map<String, Value> {
 /// One choice of an event: what differs between the protocols.
 pub(super) trait Choice<'a>: Deserialize<'a> {
     /// Puts what it brought into the event.
-    fn add_to(self, event: &mut Event);
-}
+    fn add_to(self, event: &mut Event) -> Result<(), EventError>;
 
-/// Text that is taken from the event's bytes as it stands there, unless it holds an escape.
-#[derive(Deserialize)]
-pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
-
-impl Text<'_> {
-    /// The text; empty where there is none.
-    pub(super) fn of<'b>(text: &'b Option<Text<'_>>) -> &'b str {
-        text.as_ref().map_or("", |text| &text.0)
-    }
+    /// Which of the choices that the answer has.
+    fn index(&self) -> u32;
 }
 
 /// One event's object. Every field may be missing: servers differ.
 #[derive(Deserialize)]
-#[serde(bound = "C: Choice<'de>")]
-struct Chunk<C> {
+#[serde(bound(deserialize = "C: Choice<'de>, 'de: 'a"))]
+struct Chunk<'a, C> {
     choices: Option<Choices<C>>,
-    usage: Option<WireUsage>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    #[serde(default)]
+    x_groq: Object<Groq<'a>>,
+    // An error stands in any of these.
     error: Option<Value>,
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(default)]
+    error_code: Filled,
+    #[serde(default)]
+    message: Filled,
+    #[serde(default)]
+    detail: Filled,
+}
+
+#[derive(Deserialize)]
+struct Groq<'a> {
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    error: Option<Value>,
+}
+
+impl<C> Chunk<'_, C> {
+    /// Whether it is an error object instead of a part of an answer.
+    fn is_error(&self) -> bool {
+        let is_error =
+            |word: Option<&RawValue>| word.is_some_and(|word| word.get() == r#""error""#);
+        let empty = self.choices.as_ref().is_none_or(|choices| choices.first.is_none());
+        is_error(self.object)
+            || is_error(self.kind)
+            || self.error_code.0
+            || empty && self.usage.is_none() && (self.message.0 || self.detail.0)
+    }
 }
 
 /// Nearly always one, which then needs no allocation.
@@ -96,46 +123,90 @@ impl<'de, C: Choice<'de>> Deserialize<'de> for Choices<C> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct WireUsage {
-    prompt_tokens: Option<u32>,
-    completion_tokens: Option<u32>,
-    prompt_tokens_details: Option<PromptTokensDetails>,
+    #[serde(default)]
+    prompt_tokens: Count,
+    #[serde(default)]
+    completion_tokens: Count,
+    #[serde(default)]
+    prompt_tokens_details: Object<PromptTokensDetails>,
+    #[serde(default)]
+    completion_tokens_details: Object<CompletionTokensDetails>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct PromptTokensDetails {
-    cached_tokens: Option<u32>,
+    #[serde(default)]
+    cached_tokens: Count,
 }
 
-impl From<WireUsage> for Usage {
-    fn from(usage: WireUsage) -> Self {
-        Self {
-            prompt_tokens: usage.prompt_tokens,
-            completion_tokens: usage.completion_tokens,
-            cached_tokens: usage.prompt_tokens_details.and_then(|details| details.cached_tokens),
-        }
+#[derive(Default, Deserialize)]
+struct CompletionTokensDetails {
+    #[serde(default)]
+    reasoning_tokens: Count,
+}
+
+/// The counts of a usage object; `None` where something else stands in its place.
+pub(super) fn usage(json: &RawValue) -> Option<Usage> {
+    let usage = match serde_json::from_str::<Object<WireUsage>>(json.get()) {
+        Ok(Object(usage)) => usage?,
+        // A number that no type holds.
+        Err(_) => return Some(Usage { unusable: true, ..Usage::default() }),
+    };
+    let prompt_details = usage.prompt_tokens_details.0.unwrap_or_default();
+    let completion_details = usage.completion_tokens_details.0.unwrap_or_default();
+    Some(counted(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        prompt_details.cached_tokens,
+        completion_details.reasoning_tokens,
+    ))
+}
+
+/// The usage that these counts are.
+pub(super) fn counted(prompt: Count, completion: Count, cached: Count, reasoning: Count) -> Usage {
+    Usage {
+        prompt_tokens: prompt.known(),
+        completion_tokens: completion.known(),
+        cached_tokens: cached.known(),
+        reasoning_tokens: reasoning.known(),
+        unusable: [prompt, completion, cached, reasoning].contains(&Count::Unusable),
     }
 }
 
 /// Reads an event's data into `event`, which is empty.
 pub(super) fn read<'a, C: Choice<'a>>(data: &'a [u8], event: &mut Event) -> Result<(), EventError> {
-    if data.trim_ascii() == b"[DONE]" {
-        event.done = true;
-        return Ok(());
+    let chunk: Chunk<'_, C> = parse(data)?;
+    if chunk.is_error() {
+        return Err(EventError::Server(super::error_message(data)));
     }
-    let chunk: Chunk<C> = parse(data)?;
     no_error(chunk.error)?;
-    event.usage = chunk.usage.map(Usage::from);
-    if let Some(Choices { first, others }) = chunk.choices {
-        first.into_iter().chain(others).for_each(|choice| choice.add_to(event));
+    let groq = chunk.x_groq.0;
+    let aside = groq.as_ref().and_then(|groq| groq.usage);
+    event.usage = chunk.usage.or(aside).and_then(usage);
+    no_error(groq.and_then(|groq| groq.error))?;
+    let Some(Choices { first, others }) = chunk.choices else { return Ok(()) };
+    if let Some(first) = first {
+        event.choice = first.index();
+        first.add_to(event)?;
+        event.seen |= bit(event.choice);
+    }
+    for other in others {
+        let index = other.index();
+        let mut apart = Event { choice: index, ..Event::default() };
+        other.add_to(&mut apart)?;
+        event.seen |= bit(index);
+        event.add_other(apart);
     }
     Ok(())
 }
 
 /// What an error object says: its `message` where it has one.
 pub(super) fn error_message(error: &Value) -> String {
-    match error.get("message").unwrap_or(error) {
+    let names = ["message", "msg", "error_msg", "detail"];
+    let said = names.iter().filter_map(|name| error.get(*name)).find(|said| !said.is_null());
+    match said.unwrap_or(error) {
         Value::String(message) => message.clone(),
         other => other.to_string(),
     }

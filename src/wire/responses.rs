@@ -14,8 +14,10 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::openai::{Text, error_message};
-use super::{Event, EventError, Request, no_error, parse};
+use super::finish::Reason;
+use super::lenient::{Content, Count, Filled, Object, Text};
+use super::openai::{counted, error_message};
+use super::{Event, EventError, ProtocolKind, Request, no_error, parse};
 use crate::prompt::Prompt;
 use crate::record::Usage;
 
@@ -43,73 +45,108 @@ pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
 struct StreamEvent<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
-    #[serde(borrow)]
-    delta: Option<Text<'a>>,
-    #[serde(borrow)]
-    response: Option<Response<'a>>,
-    message: Option<Value>,
+    #[serde(borrow, default)]
+    delta: Content<'a>,
+    #[serde(borrow, default)]
+    response: Object<Response<'a>>,
     error: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct Response<'a> {
-    usage: Option<WireUsage>,
-    #[serde(borrow)]
-    incomplete_details: Option<Incomplete<'a>>,
+    #[serde(default)]
+    usage: Object<WireUsage>,
+    #[serde(borrow, default)]
+    status: Content<'a>,
+    #[serde(borrow, default)]
+    incomplete_details: Object<Incomplete<'a>>,
     error: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct Incomplete<'a> {
     #[serde(borrow)]
-    reason: Option<Text<'a>>,
+    reason: Option<Reason<'a>>,
 }
 
 #[derive(Deserialize)]
 struct WireUsage {
-    input_tokens: Option<u32>,
-    output_tokens: Option<u32>,
-    input_tokens_details: Option<InputDetails>,
+    #[serde(default)]
+    input_tokens: Count,
+    #[serde(default)]
+    output_tokens: Count,
+    #[serde(default)]
+    input_tokens_details: Object<InputDetails>,
+    #[serde(default)]
+    output_tokens_details: Object<OutputDetails>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct InputDetails {
-    cached_tokens: Option<u32>,
+    #[serde(default)]
+    cached_tokens: Count,
+}
+
+#[derive(Default, Deserialize)]
+struct OutputDetails {
+    #[serde(default)]
+    reasoning_tokens: Count,
 }
 
 pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
-    if data.trim_ascii() == b"[DONE]" {
-        event.done = true;
-        return Ok(());
-    }
     let read: StreamEvent<'_> = parse(data)?;
-    let delta = Text::of(&read.delta);
     match Text::of(&read.kind) {
-        "response.output_text.delta" | "response.refusal.delta" => event.text.push_str(delta),
-        "response.reasoning_text.delta" | "response.reasoning_summary_text.delta" => {
-            event.reasoning.push_str(delta);
-        }
-        "response.function_call_arguments.delta" => event.tool_call = !delta.is_empty(),
         "response.completed" | "response.incomplete" => {
             event.done = true;
-            if let Some(response) = read.response {
-                event.usage = response.usage.map(Usage::from);
-                let reason = response.incomplete_details.and_then(|details| details.reason);
-                event.finish(Some(reason.map_or("stop".into(), |reason| reason.0)));
+            if let Some(response) = read.response.0 {
+                end(response, event)?;
             }
         }
-        "response.failed" | "error" => {
-            let error = read.response.and_then(|response| response.error).or(read.error);
-            let error = error.or(read.message).unwrap_or(Value::Null);
-            return Err(EventError::Server(error_message(&error)));
+        "response.failed" | "response.cancelled" | "error" => {
+            let error = read.response.0.and_then(|response| response.error).or(read.error);
+            return Err(EventError::Server(match error.filter(|error| !error.is_null()) {
+                Some(error) => error_message(&error),
+                None => super::error_message(data),
+            }));
         }
         "" => {
             no_error(read.error)?;
             return read_block(data, event);
         }
-        // What begins or ends a part of the answer brings no output.
-        _ => {}
+        kind => {
+            if let Some(part) = kind.strip_suffix(".delta") {
+                add_delta(part, &read.delta, event);
+            }
+            // What else begins or ends a part of the answer brings no output.
+        }
     }
+    Ok(())
+}
+
+/// Adds what a delta of `part` of the answer brought.
+fn add_delta(part: &str, delta: &Content<'_>, event: &mut Event) {
+    if part.contains("reasoning") {
+        delta.add_all_to(&mut event.reasoning);
+    } else if part.ends_with("text") || part.ends_with("refusal") || part.ends_with("transcript") {
+        delta.add_all_to(&mut event.text);
+    } else {
+        // The arguments of calls, code, audio.
+        event.other_output = !delta.is_empty();
+    }
+}
+
+/// Reads how a whole response ended.
+fn end(response: Response<'_>, event: &mut Event) -> Result<(), EventError> {
+    no_error(response.error)?;
+    event.usage = response.usage.0.map(Usage::from);
+    let reason = response.incomplete_details.0.and_then(|details| details.reason);
+    let mut status = String::new();
+    response.status.add_all_to(&mut status);
+    let reason = match status.as_str() {
+        "failed" | "cancelled" => Reason::word(&status),
+        _ => reason.unwrap_or(Reason::word("stop")),
+    };
+    event.finish(reason.meaning(ProtocolKind::Responses));
     Ok(())
 }
 
@@ -118,37 +155,54 @@ pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
 struct Block<'a> {
     #[serde(borrow, default)]
     output: Vec<Item<'a>>,
-    usage: Option<WireUsage>,
+    #[serde(borrow, default)]
+    object: Content<'a>,
 }
 
 #[derive(Deserialize)]
 struct Item<'a> {
-    #[serde(borrow)]
-    content: Option<Vec<Content<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct Content<'a> {
-    #[serde(borrow)]
-    text: Option<Text<'a>>,
+    #[serde(borrow, rename = "type", default)]
+    kind: Content<'a>,
+    #[serde(borrow, default)]
+    content: Content<'a>,
+    #[serde(borrow, default)]
+    summary: Content<'a>,
+    #[serde(default)]
+    arguments: Filled,
 }
 
 fn read_block(data: &[u8], event: &mut Event) -> Result<(), EventError> {
     let block: Block<'_> = parse(data)?;
-    for content in block.output.iter().flat_map(|item| item.content.iter().flatten()) {
-        event.text.push_str(Text::of(&content.text));
+    let mut object = String::new();
+    block.object.add_all_to(&mut object);
+    if object == "error" {
+        return Err(EventError::Server(super::error_message(data)));
     }
-    event.usage = block.usage.map(Usage::from);
-    Ok(())
+    for item in &block.output {
+        let mut kind = String::new();
+        item.kind.add_all_to(&mut kind);
+        match kind.as_str() {
+            "reasoning" => {
+                item.content.add_all_to(&mut event.reasoning);
+                item.summary.add_all_to(&mut event.reasoning);
+            }
+            _ => item.content.add_to(&mut event.text, &mut event.reasoning),
+        }
+        event.other_output |= item.arguments.0;
+    }
+    end(parse(data)?, event)
 }
 
 impl From<WireUsage> for Usage {
     fn from(usage: WireUsage) -> Self {
-        Self {
-            prompt_tokens: usage.input_tokens,
-            completion_tokens: usage.output_tokens,
-            cached_tokens: usage.input_tokens_details.and_then(|details| details.cached_tokens),
-        }
+        let input = usage.input_tokens_details.0.unwrap_or_default();
+        let output = usage.output_tokens_details.0.unwrap_or_default();
+        counted(
+            usage.input_tokens,
+            usage.output_tokens,
+            input.cached_tokens,
+            output.reasoning_tokens,
+        )
     }
 }
 
@@ -175,7 +229,7 @@ mod tests {
             (r#"{"type":"response.output_text.done","text":" a"}"#, "", "", false),
         ] {
             let event = read(data).unwrap();
-            let seen = (event.text.as_str(), event.reasoning.as_str(), event.tool_call);
+            let seen = (event.text.as_str(), event.reasoning.as_str(), event.other_output);
             assert_eq!(seen, (text, reasoning, tool_call), "{data}");
             assert!(!event.done, "{data}");
         }
@@ -187,15 +241,19 @@ mod tests {
             "input_tokens_details":{"cached_tokens":8}}"#;
         let completed = format!(r#"{{"type":"response.completed","response":{{{usage}}}}}"#);
         let event = read(&completed).unwrap();
-        let counted =
-            Usage { prompt_tokens: Some(9), completion_tokens: Some(4), cached_tokens: Some(8) };
+        let counted = Usage {
+            prompt_tokens: Some(9),
+            completion_tokens: Some(4),
+            cached_tokens: Some(8),
+            ..Usage::default()
+        };
         assert_eq!((event.usage, event.done), (Some(counted), true));
         let incomplete = format!(
             r#"{{"type":"response.incomplete","response":{{
                 "incomplete_details":{{"reason":"max_output_tokens"}},{usage}}}}}"#
         );
         let event = read(&incomplete).unwrap();
-        assert_eq!(event.finish_reason.as_deref(), Some("max_output_tokens"));
+        assert_eq!(event.finish_reason.unwrap().word(), "max_output_tokens");
         assert!(event.done);
     }
 
@@ -206,6 +264,9 @@ mod tests {
             r#"{"type":"error","code":"x","message":"late"}"#,
             r#"{"type":"error","error":{"message":"late"}}"#,
             r#"{"error":{"message":"late"}}"#,
+            r#"{"object":"error","message":"late"}"#,
+            r#"{"type":"response.completed","response":{"error":{"message":"late"}}}"#,
+            r#"{"type":"response.cancelled","response":{"error":null},"message":"late"}"#,
         ] {
             assert_eq!(read(data), Err(EventError::Server("late".into())), "{data}");
         }

@@ -5,6 +5,28 @@
 /// not fill the memory.
 const LONGEST: usize = 16 * 1024 * 1024;
 
+/// What the `event` field of an event says, as far as it matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventName {
+    /// None, or one that its data explains.
+    #[default]
+    Other,
+    /// The data says what went wrong.
+    Error,
+    /// The event only keeps the connection open.
+    KeepAlive,
+}
+
+impl EventName {
+    fn new(name: &[u8]) -> Self {
+        match name.trim_ascii() {
+            b"error" => Self::Error,
+            b"ping" | b"heartbeat" | b"keepalive" | b"keep-alive" => Self::KeepAlive,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Splits a stream of bytes into events.
 ///
 /// Lines end in LF, CR or CRLF; a field is `name: value` with one optional space; several `data`
@@ -16,6 +38,7 @@ pub struct SseParser {
     /// The data of the event that has begun.
     data: Vec<u8>,
     has_data: bool,
+    name: EventName,
     /// The last byte was a CR, so an LF that follows belongs to it.
     after_cr: bool,
     /// The byte-order mark may only stand before the first line.
@@ -29,6 +52,7 @@ impl Default for SseParser {
             line: Vec::new(),
             data: Vec::new(),
             has_data: false,
+            name: EventName::Other,
             after_cr: false,
             first_line: true,
             too_long: false,
@@ -37,13 +61,13 @@ impl Default for SseParser {
 }
 
 impl SseParser {
-    /// Takes the next bytes and calls `on_event` with the data of each event that they complete.
-    pub fn feed(&mut self, mut bytes: &[u8], mut on_event: impl FnMut(&[u8])) {
-        if self.after_cr && bytes.first() == Some(&b'\n') {
-            bytes = &bytes[1..];
-        }
-        if !bytes.is_empty() {
-            self.after_cr = false;
+    /// Takes the next bytes and calls `on_event` with the name and the data of each event that they complete.
+    pub fn feed(&mut self, mut bytes: &[u8], mut on_event: impl FnMut(EventName, &[u8])) {
+        if let Some(first) = bytes.first() {
+            // One LF belongs to a CR before it, and no more.
+            if std::mem::take(&mut self.after_cr) && *first == b'\n' {
+                bytes = &bytes[1..];
+            }
         }
         while let Some(end) = memchr::memchr2(b'\n', b'\r', bytes) {
             let (line, rest) = bytes.split_at(end);
@@ -82,7 +106,7 @@ impl SseParser {
 
     /// The stream has ended: hands over an event whose blank line is missing. The standard drops
     /// it; a server that closes right after its last line has still sent it.
-    pub fn finish(&mut self, mut on_event: impl FnMut(&[u8])) {
+    pub fn finish(&mut self, mut on_event: impl FnMut(EventName, &[u8])) {
         let line = std::mem::take(&mut self.line);
         if !line.is_empty() {
             self.end_line(&line, &mut on_event);
@@ -90,7 +114,7 @@ impl SseParser {
         self.end_event(&mut on_event);
     }
 
-    fn end_line(&mut self, line: &[u8], on_event: &mut impl FnMut(&[u8])) {
+    fn end_line(&mut self, line: &[u8], on_event: &mut impl FnMut(EventName, &[u8])) {
         let line = match (self.first_line, line) {
             (true, [0xEF, 0xBB, 0xBF, rest @ ..]) => rest,
             _ => line,
@@ -102,7 +126,12 @@ impl SseParser {
         let value = match line.strip_prefix(b"data") {
             Some([b':', b' ', value @ ..] | [b':', value @ ..]) => value,
             Some([]) => &[],
-            _ => return,
+            _ => {
+                if let Some(name) = line.strip_prefix(b"event:") {
+                    self.name = EventName::new(name);
+                }
+                return;
+            }
         };
         if self.has_data {
             self.data.push(b'\n');
@@ -116,9 +145,10 @@ impl SseParser {
         self.has_data = true;
     }
 
-    fn end_event(&mut self, on_event: &mut impl FnMut(&[u8])) {
+    fn end_event(&mut self, on_event: &mut impl FnMut(EventName, &[u8])) {
+        let name = std::mem::take(&mut self.name);
         if self.has_data {
-            on_event(&self.data);
+            on_event(name, &self.data);
         }
         self.data.clear();
         self.has_data = false;
@@ -134,7 +164,10 @@ mod tests {
     fn events<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
         let mut parser = SseParser::default();
         let mut events = Vec::new();
-        let mut keep = |data: &[u8]| events.push(String::from_utf8(data.to_vec()).unwrap());
+        let mut keep = |name: EventName, data: &[u8]| {
+            let named = if name == EventName::Other { String::new() } else { format!("{name:?} ") };
+            events.push(named + std::str::from_utf8(data).unwrap());
+        };
         for part in parts {
             parser.feed(part, &mut keep);
         }
@@ -153,6 +186,10 @@ mod tests {
             ("data:\n\n", &[""]),
             (": ping\n\ndata: a\n\n", &["a"]),
             ("event: x\nid: 7\nretry: 10\ndata: a\n\n", &["a"]),
+            ("event: error\ndata: a\n\ndata: b\n\n", &["Error a", "b"]),
+            ("event:ping\ndata: {}\n\ndata: b\n\n", &["KeepAlive {}", "b"]),
+            ("data: a\nevent: error\n\n", &["Error a"]),
+            ("event: error\n\ndata: b\n\n", &["b"]),
             ("event: x\n\n", &[]),
             ("database: a\n\n", &[]),
             ("\n\n\n", &[]),
@@ -188,7 +225,7 @@ mod tests {
         let mut parser = SseParser::default();
         let part = vec![b'x'; 1 << 20];
         for _ in 0..64 {
-            parser.feed(&part, |_| panic!("no event ends"));
+            parser.feed(&part, |_, _| panic!("no event ends"));
             assert!(parser.line.capacity() + parser.data.capacity() <= 4 * LONGEST);
         }
         assert!(parser.is_too_long());
@@ -196,10 +233,34 @@ mod tests {
         let mut parser = SseParser::default();
         let line = [b"data: ".as_slice(), &part, b"\n"].concat();
         for _ in 0..64 {
-            parser.feed(&line, |_| panic!("no event ends"));
+            parser.feed(&line, |_, _| panic!("no event ends"));
             assert!(parser.line.capacity() + parser.data.capacity() <= 4 * LONGEST);
         }
         assert!(parser.is_too_long());
+    }
+
+    #[test]
+    fn line_ends_of_every_kind_are_read_alike_in_every_cut() {
+        let ends = ["\n", "\r", "\r\n"];
+        for kinds in (0..81).map(|n| [n % 3, n / 3 % 3, n / 9 % 3, n / 27]) {
+            let [a, b, c, d] = kinds.map(|kind| ends[kind]);
+            let stream = format!("data: a{a}{b}data: b{c}{d}");
+            let whole = events([stream.as_bytes()]);
+            let bytes = stream.as_bytes();
+            // Each bit is a cut behind a byte.
+            for cuts in 0..1_u32 << bytes.len().min(12) {
+                let (head, tail) = bytes.split_at(bytes.len().saturating_sub(12));
+                let mut parts = vec![head.to_vec()];
+                for (place, byte) in tail.iter().enumerate() {
+                    if cuts & (1 << place) != 0 {
+                        parts.push(Vec::new());
+                    }
+                    parts.last_mut().unwrap().push(*byte);
+                }
+                let cut = events(parts.iter().map(Vec::as_slice));
+                assert_eq!(cut, whole, "{stream:?} cut as {parts:?}");
+            }
+        }
     }
 
     proptest! {

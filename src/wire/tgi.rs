@@ -13,9 +13,10 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::openai::Text;
-use super::{Event, EventError, Request, no_error, parse};
-use crate::record::Usage;
+use super::finish::Reason;
+use super::lenient::{Count, Object, Text};
+use super::openai::counted;
+use super::{Event, EventError, ProtocolKind, Request, no_error, parse};
 
 pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
     let mut parameters = json!({
@@ -36,8 +37,8 @@ pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
 struct Output<'a> {
     #[serde(borrow)]
     token: Option<Token<'a>>,
-    #[serde(borrow)]
-    details: Option<Details<'a>>,
+    #[serde(borrow, default)]
+    details: Object<Details<'a>>,
     /// The whole text: again at the end of a stream, or once where the answer comes in one block.
     #[serde(borrow)]
     generated_text: Option<Text<'a>>,
@@ -55,9 +56,11 @@ struct Token<'a> {
 #[derive(Deserialize)]
 struct Details<'a> {
     #[serde(borrow)]
-    finish_reason: Option<Text<'a>>,
-    generated_tokens: Option<u32>,
-    input_length: Option<u32>,
+    finish_reason: Option<Reason<'a>>,
+    #[serde(default)]
+    generated_tokens: Count,
+    #[serde(default)]
+    input_length: Count,
 }
 
 pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
@@ -77,13 +80,13 @@ pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
     } else {
         event.text.push_str(Text::of(&output.generated_text));
     }
-    if let Some(details) = output.details {
-        event.usage = Some(Usage {
-            prompt_tokens: details.input_length,
-            completion_tokens: details.generated_tokens,
-            cached_tokens: None,
-        });
-        event.finish(details.finish_reason.map(|reason| reason.0));
+    // It stands in the last event alone.
+    event.done = output.generated_text.is_some();
+    if let Some(details) = output.details.0 {
+        let (prompt, completion) = (details.input_length, details.generated_tokens);
+        event.usage = Some(counted(prompt, completion, Count::Missing, Count::Missing));
+        let reason = details.finish_reason;
+        event.finish(reason.and_then(|reason| reason.meaning(ProtocolKind::Tgi)));
     }
     Ok(())
 }
@@ -92,6 +95,7 @@ pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
 mod tests {
     use super::super::openai::tests::request;
     use super::*;
+    use crate::record::{FinishReason, Usage};
 
     fn read(data: &str) -> Result<Event, EventError> {
         let mut event = Event::default();
@@ -108,10 +112,18 @@ mod tests {
             "generated_text":" a b","details":{"finish_reason":"length","generated_tokens":2,
             "seed":null,"input_length":9}}"#;
         let event = read(data).unwrap();
-        assert_eq!((event.text.as_str(), event.finish_reason.as_deref()), (" b", Some("length")));
+        let length = FinishReason::EndsWell("length".to_owned());
+        assert_eq!((event.text.as_str(), event.finish_reason.clone()), (" b", Some(length)));
         let usage =
-            Usage { prompt_tokens: Some(9), completion_tokens: Some(2), cached_tokens: None };
+            Usage { prompt_tokens: Some(9), completion_tokens: Some(2), ..Usage::default() };
         assert_eq!(event.usage, Some(usage));
+    }
+
+    #[test]
+    fn the_whole_text_is_the_end_also_without_details() {
+        let data = r#"{"token":{"id":6,"text":" b"},"generated_text":" a b","details":null}"#;
+        let event = read(data).unwrap();
+        assert_eq!((event.text.as_str(), event.done), (" b", true));
     }
 
     #[test]

@@ -15,8 +15,9 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::openai::Text;
-use super::{Event, EventError, Request, no_error, parse};
+use super::finish::Reason;
+use super::lenient::{Filled, Text};
+use super::{Event, EventError, ProtocolKind, Request, no_error, parse};
 
 pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
     let mut body = Map::new();
@@ -37,13 +38,23 @@ pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
 struct Output<'a> {
     #[serde(borrow)]
     text_output: Option<Text<'a>>,
+    /// Some ensembles say why they stopped.
+    #[serde(borrow)]
+    finish_reason: Option<Reason<'a>>,
     error: Option<Value>,
+    #[serde(default)]
+    error_code: Filled,
 }
 
 pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
     let output: Output<'_> = parse(data)?;
     no_error(output.error)?;
+    if output.error_code.0 {
+        return Err(EventError::Server(super::error_message(data)));
+    }
     event.text.push_str(Text::of(&output.text_output));
+    let reason = output.finish_reason;
+    event.finish(reason.and_then(|reason| reason.meaning(ProtocolKind::Triton)));
     Ok(())
 }
 

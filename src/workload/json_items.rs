@@ -10,6 +10,7 @@ use memchr::memchr2;
 use serde::Deserialize;
 
 use super::Span;
+use crate::surrogates;
 
 /// How much is read at once, bytes.
 const READ_BYTES: usize = 1 << 18;
@@ -90,7 +91,9 @@ impl<'a> JsonItems<'a> {
     }
 
     fn parse<T: for<'de> Deserialize<'de>>(&self, item: &[u8], place: &Place) -> anyhow::Result<T> {
-        serde_json::from_slice(item).map_err(|error| {
+        let parsed = serde_json::from_slice(item);
+        let repaired = parsed.is_err().then(|| surrogates::replaced(item)).flatten();
+        repaired.map_or(parsed, |item| serde_json::from_slice(&item)).map_err(|error| {
             let line = place.line + error.line().saturating_sub(1);
             let first = if error.line() <= 1 { place.column - 1 } else { 0 };
             anyhow::anyhow!(
