@@ -19,11 +19,11 @@ use crate::slo::Goodput;
 use crate::strain::{HoldUp, Strain};
 use crate::summary::{Counted, is_good};
 
-/// How much of a figure the client may have made of its own before the figure is doubted.
-pub const MAX_SHARE: f64 = 0.05;
-/// Less than this matters in no figure: of a request's latency, and of one between tokens, ms.
-const FLOOR_MS: f64 = 0.5;
-const TOKEN_FLOOR_MS: f64 = 0.1;
+/// How much of a figure of many requests the client may have made of its own before the figure is doubted.
+const MAX_SHARE: f64 = 0.05;
+/// Less than this matters to nobody: of a request's latency, and of one between tokens, ms.
+const FLOOR_MS: f64 = 1.0;
+const TOKEN_FLOOR_MS: f64 = 0.2;
 /// The share of all reads from which those count that the kernel did not stamp: it leaves out the first ones.
 const OWN_STAMPS: f64 = 0.01;
 /// A hold-up reaches so far beyond its end: what it left to read is read then.
@@ -46,10 +46,16 @@ impl Distortion {
         (measured - without).abs() / measured.min(without).max(f64::MIN_POSITIVE)
     }
 
-    /// Whether it is more than a figure that is asserted may have.
-    pub fn matters(self) -> bool {
-        self.floor < (self.measured - self.without).abs() && MAX_SHARE < self.share()
+    /// Whether it is more than a figure of so many requests may have.
+    pub fn matters(self, requests: usize) -> bool {
+        self.floor < (self.measured - self.without).abs() && max_share(requests) < self.share()
     }
+}
+
+/// How much of a figure of so many requests the client may have made: what chance makes of the figure of a few is
+/// more, and hides it.
+pub fn max_share(requests: usize) -> f64 {
+    MAX_SHARE.max(1.0 / (requests.max(1) as f64).sqrt())
 }
 
 /// The figures among `quantities` that are latencies, or the share or rate of requests that are good, each with
@@ -201,6 +207,12 @@ fn eased(record: &RequestRecord, hold_ups: &[HoldUp], stamps: Stamps) -> Option<
             for (chunk, number) in chunks.iter_mut().zip(1..) {
                 chunk.at = at - window * (count - number + 1 - fixed as u32) / count;
             }
+            if place == 0
+                && let Some(first) = chunks.first_mut()
+            {
+                // An answer may have begun right after the loop was last at work.
+                first.at = at - window;
+            }
             if first_answer {
                 eased.stream.first_answer = chunks.first().map(|chunk| chunk.at);
             }
@@ -290,7 +302,7 @@ mod tests {
         let goodput = Some(Goodput { ttft: Some(ms(55)), tpot: None, e2e: None });
         let of = distortions(&quantities, requests, strain, goodput);
         of.iter()
-            .filter(|(_, distortion)| distortion.matters())
+            .filter(|(_, distortion)| distortion.matters(requests.len()))
             .map(|(quantity, _)| quantity.to_string())
             .collect()
     }

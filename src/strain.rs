@@ -11,7 +11,7 @@ use crate::nap;
 const TICK: Duration = Duration::from_millis(5);
 /// The timer rounds up to whole milliseconds, and the loop naps for up to one: later than this, and something
 /// held it up.
-const HELD_UP: Duration = Duration::from_millis(2);
+const HELD_UP: Duration = Duration::from_micros(2500);
 
 /// What one run took.
 #[derive(Clone, Debug, Default)]

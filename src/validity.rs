@@ -2,7 +2,7 @@
 //! this client's own delays may have done to what is asserted. Pure.
 //!
 //! A delay is weighed against what it could falsify: one that cannot move a figure that is asserted by more than
-//! 5 % is a note and no doubt.
+//! 5 %, or than chance moves a figure of so few requests, is a note and no doubt.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::backlog::KeptUp;
-use crate::distortion::{Distortion, MAX_SHARE, distortions};
+use crate::distortion::{Distortion, distortions, max_share};
 use crate::duration::as_ms;
 use crate::load::Load;
 use crate::metric::{Latency, Quantity, Scalar, Statistic};
@@ -46,9 +46,12 @@ const MIN_TICKS: usize = 100;
 const MIN_SUSPENDED: Duration = Duration::from_millis(100);
 /// What is worth a word though it changes no figure: a loop that did not run for this share of the time or so
 /// long at once, or that waited for a processor for this share.
-const HELD_UP_SHARE: f64 = 0.02;
+const HELD_UP_SHARE: f64 = 0.05;
 const HELD_UP_AT_ONCE: Duration = Duration::from_millis(100);
 const WAITED_SHARE: f64 = 0.1;
+/// A case without an objective on a figure asserts what it shows where it has as many requests as a 99th percentile
+/// needs; with fewer, its figures are rough and nobody says what they are to be.
+const MIN_REQUESTS_TO_ASSERT: u64 = 100;
 /// So many distorted figures are named in one doubt.
 const NAMED: usize = 3;
 
@@ -76,8 +79,8 @@ pub struct Validity {
     /// What the client did to no figure that is asserted, or not by enough to matter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// Figures of which this client's own delays may have made more than 5 %, by name: as measured, and without
-    /// those delays; ms for a latency.
+    /// Figures of which this client's own delays may have made more than 5 % (of n requests, 1/√n where that is
+    /// more), by name: as measured, and without those delays; ms for a latency.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub distorted: BTreeMap<String, [f64; 2]>,
     /// Rate of the schedule, requests/s; `null` where there is none.
@@ -100,7 +103,7 @@ pub struct Validity {
     pub cpu_s_per_million_tokens: Option<f64>,
     /// How late the client's loop came to its work, ms; up to 1 ms of it is the timer's own.
     pub loop_lag_ms: LoopLag,
-    /// For how long that loop did not come to work that was due, all hold-ups of more than 2 ms together, s.
+    /// For how long that loop did not come to work that was due, all hold-ups of more than 2.5 ms together, s.
     #[serde(default)]
     pub held_up_s: f64,
     /// For how long the machine slept or was paused, or how far its clock was set forward, s.
@@ -121,6 +124,8 @@ pub struct Validity {
 pub struct Asserted {
     /// They are doubted where the client may have distorted them.
     figures: Vec<Quantity>,
+    /// No objective is on a figure: these are what a reader looks at first.
+    is_usual: bool,
     /// What else may be compared with other results.
     others: Vec<Quantity>,
     goodput: Option<Goodput>,
@@ -155,12 +160,13 @@ impl Asserted {
             Quantity::Gauge(..) => false,
         };
         let mut figures: Vec<Quantity> = asserted.into_iter().filter(is_figure).collect();
-        if figures.is_empty() {
+        let is_usual = figures.is_empty();
+        if is_usual {
             figures.extend(usual);
         }
         let others = compared.into_iter().chain(usual);
         let others = others.filter(|other| !figures.contains(other)).collect();
-        Self { figures, others, goodput }
+        Self { figures, is_usual, others, goodput }
     }
 
     fn asserts(&self, which: impl Fn(Latency) -> bool) -> bool {
@@ -248,15 +254,18 @@ impl Validity {
         };
         let asked: Vec<Quantity> = [&asserted.figures[..], &asserted.others].concat();
         let mut distorted = distortions(&asked, requests, strain, asserted.goodput);
-        distorted.retain(|(_, distortion)| distortion.matters());
+        distorted.retain(|(_, distortion)| distortion.matters(requests.len()));
 
         let (mut doubts, mut notes) = (Vec::new(), Vec::new());
+        let asserts = !asserted.is_usual || MIN_REQUESTS_TO_ASSERT <= summary.completed;
         let (of_figures, of_others): (Vec<_>, Vec<_>) = distorted
             .iter()
             .copied()
-            .partition(|(quantity, _)| asserted.figures.contains(quantity));
+            .partition(|(quantity, _)| asserts && asserted.figures.contains(quantity));
         doubts.extend(distortion_of(&of_figures, strain));
-        doubts.extend(users_waited_share.and_then(kept_waiting));
+        let most = max_share(requests.len());
+        let kept_waiting = users_waited_share.filter(|share| asserts && most < *share);
+        doubts.extend(kept_waiting.map(kept_users_waiting));
         if scheduled {
             doubts.extend(late(summary, asserted));
         }
@@ -271,14 +280,14 @@ impl Validity {
         }
         if MIN_SUSPENDED < strain.suspended {
             let told = suspended(strain.suspended);
-            match share(Some(strain.suspended)).is_none_or(|share| MAX_SHARE < share) {
+            match share(Some(strain.suspended)).is_none_or(|share| most < share) {
                 true => doubts.push(told),
                 false => notes.push(told),
             }
         }
         if doubts.is_empty() {
-            notes.extend(held_up(strain, waited_share));
-            notes.extend(distortion_of(&of_others, strain));
+            let of_others = distortion_of(&of_others, strain);
+            notes.extend(of_others.or_else(|| held_up(strain, waited_share, most)));
         }
         let held_back = records().any(|record| record.scheduled < record.released);
         let cpu_s = strain.cpu.map(|cpu| cpu.as_secs_f64());
@@ -313,8 +322,7 @@ impl Validity {
         let distorted: Vec<&str> = distorted.copied().collect();
         (!distorted.is_empty()).then(|| {
             format!(
-                "this client was held up and may have made more than {:.0} % of {}: {REMEDY}",
-                MAX_SHARE * 100.0,
+                "this client was held up and may have made too much of {}: {REMEDY}",
                 distorted.join(", ")
             )
         })
@@ -389,14 +397,12 @@ fn users_waited(requests: &[Counted], hold_ups: &[HoldUp]) -> Option<f64> {
     (!all.is_zero()).then(|| waited.div_duration_f64(all))
 }
 
-fn kept_waiting(share: f64) -> Option<String> {
-    (MAX_SHARE < share).then(|| {
-        format!(
-            "users waited {:.0} % of their time for this client, which was held up, to send their next \
-             request: the load sent was not the one asked for; {REMEDY}",
-            share * 100.0
-        )
-    })
+fn kept_users_waiting(share: f64) -> String {
+    format!(
+        "users waited {:.0} % of their time for this client, which was held up, to send their next \
+         request: the load sent was not the one asked for; {REMEDY}",
+        share * 100.0
+    )
 }
 
 /// The loop has no time to spare.
@@ -421,7 +427,7 @@ fn suspended(time: Duration) -> String {
 }
 
 /// What held the client up, where it changed no figure that is asserted.
-fn held_up(strain: &Strain, waited_share: Option<f64>) -> Option<String> {
+fn held_up(strain: &Strain, waited_share: Option<f64>, most: f64) -> Option<String> {
     let at_once = strain.hold_ups.iter().any(|hold_up| HELD_UP_AT_ONCE < hold_up.lag());
     let share =
         held_up_for(strain).as_secs_f64() / strain.wall.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -429,7 +435,7 @@ fn held_up(strain: &Strain, waited_share: Option<f64>) -> Option<String> {
         return Some(format!(
             "{}; no figure that is asserted can be off by more than {:.0} % for it",
             how_held_up(strain),
-            MAX_SHARE * 100.0
+            most * 100.0
         ));
     }
     waited_share.filter(|waited| WAITED_SHARE < *waited).map(|waited| {
@@ -437,7 +443,7 @@ fn held_up(strain: &Strain, waited_share: Option<f64>) -> Option<String> {
             "the client waited for a processor for {:.0} % of the run; no figure that is asserted can be off \
              by more than {:.0} % for it",
             waited * 100.0,
-            MAX_SHARE * 100.0
+            most * 100.0
         )
     })
 }

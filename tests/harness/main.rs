@@ -218,7 +218,7 @@ fn each_case_prints_a_table_and_leaves_a_result() {
 fn a_missed_objective_fails_the_run_and_names_case_statistic_limit_and_value() {
     let slo = r#"slo = ["ttft.p50 < 1us", "error_ratio == 0"]"#;
     let project = Project::new(slo, BACKENDS, "[[bench]]\nbackends = [\"sim\"]\nloads = [\"inf\"]");
-    let run = project.bench(&[]);
+    let run = project.bench_validly(&[]);
     run.expect(101);
     let failures = run.stdout.split("failures:").nth(1).unwrap();
     let median = project.results()[0]["median_ttft_ms"].as_f64().unwrap();
