@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::header::PROXY_AUTHORIZATION;
+use http::header::{CONTENT_ENCODING, PROXY_AUTHORIZATION};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use tokio::io::ReadBuf;
 use url::{Position, Url};
@@ -18,7 +18,7 @@ use url::{Position, Url};
 use crate::clock::{Clock, Moment};
 use crate::connection::{Connection, HttpVersion, Pool, Target};
 use crate::headers;
-use crate::http1::{RequestHead, ResponseReader};
+use crate::http1::{self, HttpError, RequestHead, ResponseReader};
 use crate::http2::{self, Http2, Http2Request, Way};
 use crate::nap;
 use crate::plan::Backend;
@@ -26,12 +26,17 @@ use crate::reader::StreamReader;
 use crate::record::{Failure, Outcome, Stream};
 use crate::secret::{Secret, redact_all};
 use crate::stop::Stop;
-use crate::watchdog::{Limits, Stamp, watch};
+use crate::watchdog::{self, Limits, Stamp, watch};
 use crate::wire::{self, ProtocolKind};
 
 /// How much of an error's body is read, bytes; and shown, characters.
 const ERROR_BODY_BYTES: usize = 64 * 1024;
 const ERROR_MESSAGE_CHARS: usize = 300;
+/// An answer of more events than so many times the tokens that were asked for, and than so many, is cut.
+const TOO_LONG: usize = 16;
+const MANY_EVENTS: usize = 4_096;
+/// How often a request is sent that servers close connections under by HTTP/2, without having looked at it.
+const TRIES: u32 = 8;
 /// How long the rest of a response is waited for after its end mark, so that the connection can be
 /// used again.
 const TAIL: Duration = Duration::from_millis(250);
@@ -73,6 +78,8 @@ pub struct Exchange {
     pub connect: Option<Duration>,
     /// When the response ended, or when it was given up.
     pub ended: Duration,
+    /// Whether it was sent once more.
+    pub resent: bool,
     /// What arrived.
     pub stream: Stream,
     /// How it ended.
@@ -81,7 +88,11 @@ pub struct Exchange {
 
 /// A request that is ready to be written.
 #[derive(Clone)]
-pub struct ReadyRequest(Ready);
+pub struct ReadyRequest {
+    ready: Ready,
+    /// An answer with more events is cut.
+    most_events: usize,
+}
 
 #[derive(Clone)]
 enum Ready {
@@ -108,6 +119,7 @@ enum Departure {
 struct Times {
     sent: Stamp,
     connect: OnceLock<Duration>,
+    resent: OnceLock<()>,
     last_byte: Stamp,
 }
 
@@ -141,15 +153,17 @@ impl Client {
         })
     }
 
-    /// The request that sends `body`.
-    pub fn prepare(&self, body: &[u8]) -> ReadyRequest {
-        ReadyRequest(match &self.speech {
+    /// The request that sends `body`, which asks for so many tokens.
+    pub fn prepare(&self, body: &[u8], output_tokens: u32) -> ReadyRequest {
+        let ready = match &self.speech {
             Speech::One(head) => Ready::One(head.with(body)),
             Speech::Two { uri, headers, .. } => {
                 let body = Bytes::copy_from_slice(body);
                 Ready::Two(Http2Request::post(uri.clone(), Arc::clone(headers), body))
             }
-        })
+        };
+        let most_events = (output_tokens as usize).saturating_mul(TOO_LONG).max(MANY_EVENTS);
+        ReadyRequest { ready, most_events }
     }
 
     /// Opens up to `connections` before they are needed. Those that cannot be opened are left to the
@@ -176,7 +190,7 @@ impl Client {
 
     /// Lets a request leave, if a connection is open. Does not wait, and may be called by any thread.
     pub fn start(&self, clock: Clock, request: &ReadyRequest) -> Started {
-        match (&self.speech, &request.0) {
+        match (&self.speech, &request.ready) {
             (Speech::One(_), Ready::One(bytes)) => {
                 let Some(mut connection) = self.pool.take() else {
                     return Started { at: clock.now(), departure: None };
@@ -207,25 +221,30 @@ impl Client {
         let times = Times {
             sent: Stamp::new(begun),
             connect: OnceLock::new(),
+            resent: OnceLock::new(),
             last_byte: Stamp::new(begun),
         };
         let mut reader = StreamReader::new(self.protocol);
-        let exchange = self.exchange(clock, request, departure, &mut reader, &times);
+        let bounds = Bounds {
+            clock,
+            deadline: begun + limits.timeout,
+            timeout: limits.timeout,
+            most_events: request.most_events,
+            stop,
+        };
+        let exchange = self.exchange(bounds, request, departure, &mut reader, &times);
         let interrupted = tokio::select! {
             biased;
             failure = exchange => failure,
             failure = watch(clock, begun, &times.last_byte, limits) => Some(failure),
-            () = stop.requested() => {
-                let message = "the run ended before the answer: it was interrupted, or its time to drain \
-                               was over";
-                Some((Failure::Cancelled, message.to_owned()))
-            }
+            () = stop.requested() => Some(cancelled()),
         };
         let ended = if reader.is_done() { times.last_byte.get() } else { clock.now() };
         let (stream, outcome) = reader.finish(ended, interrupted);
         let outcome = self.told(outcome);
         let connect = times.connect.get().copied();
-        Exchange { sent: times.sent.get(), connect, ended, stream, outcome }
+        let resent = times.resent.get().is_some();
+        Exchange { sent: times.sent.get(), connect, ended, resent, stream, outcome }
     }
 
     /// Sends a request and reads the answer.
@@ -242,53 +261,78 @@ impl Client {
     /// Returns why the response was not read to its end; `None` if it was.
     async fn exchange(
         &self,
-        clock: Clock,
+        bounds: Bounds<'_>,
         request: &ReadyRequest,
         departure: Option<Departure>,
         reader: &mut StreamReader,
         times: &Times,
     ) -> Option<(Failure, String)> {
-        match &request.0 {
-            Ready::One(bytes) => self.exchange_by_one(clock, bytes, departure, reader, times).await,
+        match &request.ready {
+            Ready::One(bytes) => {
+                self.exchange_by_one(bounds, bytes, departure, reader, times).await
+            }
             Ready::Two(request) => {
-                self.exchange_by_two(clock, request, departure, reader, times).await
+                self.exchange_by_two(bounds, request, departure, reader, times).await
             }
         }
     }
 
     async fn exchange_by_two(
         &self,
-        clock: Clock,
+        bounds: Bounds<'_>,
         request: &Http2Request,
         departure: Option<Departure>,
         reader: &mut StreamReader,
         times: &Times,
     ) -> Option<(Failure, String)> {
         let Speech::Two { connections, .. } = &self.speech else { return None };
-        let mut way = match departure {
-            Some(Departure::Two(way)) => way,
-            _ => {
-                let begun = clock.now();
-                let way = match connections.open(&self.pool).await {
-                    Ok(way) => way,
-                    Err(failure) => return Some(failure),
-                };
-                let _ = times.connect.set(clock.now().saturating_sub(begun));
-                times.sent.set(clock.now());
-                way
-            }
-        };
+        let clock = bounds.clock;
+        let mut departure = departure;
         let broken = |error: hyper::Error| {
             let source = std::error::Error::source(&error);
             let cause = source.map(|cause| format!(": {cause}")).unwrap_or_default();
             Some((Failure::Truncated, format!("the response broke off: {error}{cause}")))
         };
-        let response = match way.send(request).await {
-            Ok(response) => response,
-            Err(error) => return broken(error),
+        let mut sent_before = false;
+        let mut tries = 0;
+        let response = loop {
+            let (mut way, shared) = match departure.take() {
+                Some(Departure::Two(way)) => (way, true),
+                _ => {
+                    let begun = clock.now();
+                    let (way, shared) = match connections.open(&self.pool).await {
+                        Ok(opened) => opened,
+                        Err(failure) => return Some(failure),
+                    };
+                    if !shared {
+                        let _ = times.connect.set(clock.now().saturating_sub(begun));
+                    }
+                    if !sent_before {
+                        times.sent.set(clock.now());
+                    }
+                    (way, shared)
+                }
+            };
+            let error = match way.send(request).await {
+                Ok(response) => break response,
+                Err(error) => error,
+            };
+            tries += 1;
+            way.retire();
+            let untouched = http2::is_untouched(&error);
+            if TRIES <= tries || !(untouched || shared && tries == 1) {
+                return broken(error);
+            }
+            sent_before = true;
+            let _ = times.resent.set(());
         };
         times.last_byte.set(clock.now());
         let status = response.status();
+        let codings = response.headers().get_all(CONTENT_ENCODING).iter();
+        let coding = http1::encoding(codings.filter_map(|value| value.to_str().ok()));
+        if let Some(coding) = coding.filter(|_| status.is_success()) {
+            return Some((Failure::BadHttp, HttpError::Encoded(coding).to_string()));
+        }
         let mut body = response.into_body();
         let mut refusal = Vec::new();
         let mut grace = Grace::default();
@@ -303,6 +347,9 @@ impl Client {
                         true => reader.feed(&bytes, at),
                         false => refusal.extend_from_slice(&bytes),
                     }
+                    if let Some(failure) = bounds.exceeded(at, bytes.len(), reader).await {
+                        return Some(failure);
+                    }
                 }
                 Ok(None) => break,
                 Err(error) => return broken(error),
@@ -313,14 +360,16 @@ impl Client {
 
     async fn exchange_by_one(
         &self,
-        clock: Clock,
+        bounds: Bounds<'_>,
         request: &[u8],
         departure: Option<Departure>,
         reader: &mut StreamReader,
         times: &Times,
     ) -> Option<(Failure, String)> {
-        let (mut connection, written) = match departure {
-            Some(Departure::One(connection, written)) => (connection, written),
+        let clock = bounds.clock;
+        // A connection that has waited may have been closed meanwhile, which is only seen when it is used.
+        let (mut connection, mut written, mut waited) = match departure {
+            Some(Departure::One(connection, written)) => (connection, written, true),
             _ => {
                 let begun = clock.now();
                 let mut connection = match self.pool.open().await {
@@ -331,43 +380,54 @@ impl Client {
                 // The request leaves when the connection is open.
                 times.sent.set(clock.now());
                 let written = connection.try_write(request);
-                (connection, written)
+                (connection, written, false)
             }
         };
-        let sent = match written {
-            Ok(written) => connection.write(&request[written..]).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = sent {
-            return Some((Failure::Truncated, format!("the request could not be sent: {error}")));
-        }
         let mut response = ResponseReader::new();
         let mut refusal = Vec::new();
         let mut grace = Grace::default();
-        while !reader.is_done() && !response.is_done() && refusal.len() < ERROR_BODY_BYTES {
-            let finished = reader.has_finished();
-            let read = read(&mut connection, |bytes, arrived| {
-                let at = clock.at(arrived).max(times.sent.get());
-                times.last_byte.set(at);
-                response.feed(bytes, |status, data| match status {
-                    200..300 => reader.feed(data, at),
-                    _ => refusal.extend_from_slice(data),
-                })
-            });
-            let Some(read) = grace.limit(clock, finished, read).await else { return None };
-            match read {
-                Ok(Some(Ok(()))) => {}
-                Ok(Some(Err(error))) => return Some((Failure::Truncated, error.to_string())),
-                Ok(None) if response.ends_here() => break,
-                Ok(None) => return Some((Failure::Truncated, unfinished(&response).to_owned())),
-                Err(error) => {
-                    let message = format!("{}: {error}", unfinished(&response));
-                    return Some((Failure::Truncated, message));
+        loop {
+            let sent = match written {
+                Ok(written) => connection.write(&request[written..]).await,
+                Err(error) => Err(error),
+            };
+            // Also where it cannot be written: the server may have refused it and closed, and its answer is there.
+            let first = self.read_response(
+                bounds,
+                &mut connection,
+                &mut response,
+                reader,
+                &mut refusal,
+                &mut grace,
+                times,
+            );
+            let failure = match (sent, first.await) {
+                (_, Ok(())) => break,
+                (Ok(()), Err(failure)) => failure,
+                (Err(error), Err(_)) => {
+                    (Failure::Truncated, format!("the request could not be sent: {error}"))
                 }
+            };
+            if !waited || response.has_begun() || failure.0 != Failure::Truncated {
+                return Some(failure);
             }
+            // It was never answered: it goes out once more, and its clock runs on.
+            self.pool.note_end();
+            let begun = clock.now();
+            connection = match self.pool.open().await {
+                Ok(connection) => connection,
+                Err(failure) => return Some(failure),
+            };
+            let _ = times.connect.set(clock.now().saturating_sub(begun));
+            let _ = times.resent.set(());
+            written = connection.try_write(request);
+            waited = false;
         }
         if let Some(status) = response.status().filter(|status| !(200..300).contains(status)) {
             return Some(refused(status, &refusal));
+        }
+        if grace.over {
+            return None;
         }
         // What comes after the end mark is of no interest, but a connection whose response was not
         // read to its end cannot be used again.
@@ -375,15 +435,68 @@ impl Client {
             while !response.is_done() {
                 match read(&mut connection, |bytes, _| response.feed(bytes, |_, _| {})).await {
                     Ok(Some(Ok(()))) => {}
+                    Ok(Some(Err(error))) => return Some(error),
                     _ => break,
                 }
             }
+            None
         };
-        let _ = tokio::time::timeout(TAIL, tail).await;
+        if let Ok(Some(error)) = tokio::time::timeout(TAIL, tail).await {
+            return Some(broken(&error, reader));
+        }
         if response.keeps_open() {
             self.pool.keep(connection);
         }
         None
+    }
+
+    /// Reads a response until the answer or the response ends.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the state of one exchange, which two attempts share"
+    )]
+    async fn read_response(
+        &self,
+        bounds: Bounds<'_>,
+        connection: &mut Connection,
+        response: &mut ResponseReader,
+        reader: &mut StreamReader,
+        refusal: &mut Vec<u8>,
+        grace: &mut Grace,
+        times: &Times,
+    ) -> Result<(), (Failure, String)> {
+        let clock = bounds.clock;
+        let truncated = |message: String| Err((Failure::Truncated, message));
+        while !reader.is_done() && !response.is_done() && refusal.len() < ERROR_BODY_BYTES {
+            let finished = reader.has_finished();
+            let mut last = (Duration::ZERO, 0);
+            let read = read(connection, |bytes, arrived| {
+                let at = clock.at(arrived).max(times.sent.get());
+                times.last_byte.set(at);
+                last = (at, bytes.len());
+                response.feed(bytes, |status, data| match status {
+                    200..300 => reader.feed(data, at),
+                    _ => refusal.extend_from_slice(data),
+                })
+            });
+            let Some(read) = grace.limit(clock, finished, read).await else { return Ok(()) };
+            match read {
+                Ok(Some(Ok(()))) => {}
+                Ok(Some(Err(error))) => return Err(broken(&error, reader)),
+                Ok(None) if response.ends_here() => break,
+                Ok(None) => return truncated(unfinished(response).to_owned()),
+                Err(error) => return truncated(format!("{}: {error}", unfinished(response))),
+            }
+            let (at, length) = last;
+            if let Some(failure) = bounds.exceeded(at, length, reader).await {
+                return Err(failure);
+            }
+            if grace.end.is_some_and(|end| end <= at) {
+                grace.over = true;
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// The outcome with a message that holds no secret and is short. It is cut last, so that no part of a secret is left
@@ -403,11 +516,65 @@ impl Client {
     }
 }
 
+/// What a request must keep to whatever arrives and however fast: timers do not run while there is always more to
+/// read.
+#[derive(Clone, Copy)]
+struct Bounds<'a> {
+    clock: Clock,
+    deadline: Duration,
+    timeout: Duration,
+    most_events: usize,
+    stop: &'a Stop,
+}
+
+impl Bounds<'_> {
+    /// Why no more is read after a read of so many bytes that arrived at `at`. Lets others run after a read that filled
+    /// its buffer.
+    async fn exceeded(
+        &self,
+        at: Duration,
+        length: usize,
+        reader: &StreamReader,
+    ) -> Option<(Failure, String)> {
+        if reader.is_done() {
+            return None;
+        }
+        if self.deadline <= at {
+            return Some(watchdog::timed_out(self.timeout));
+        }
+        if self.most_events < reader.events() {
+            let message = format!(
+                "the answer was cut after {} events with output, many times what was asked for",
+                reader.events()
+            );
+            return Some((Failure::TooLong, message));
+        }
+        if READ_BYTES <= length {
+            tokio::task::yield_now().await;
+            if self.deadline <= self.clock.now() {
+                return Some(watchdog::timed_out(self.timeout));
+            }
+            if self.stop.is_requested() {
+                return Some(cancelled());
+            }
+        }
+        None
+    }
+}
+
+fn cancelled() -> (Failure, String) {
+    let message =
+        "the run ended before the answer: it was interrupted, or its time to drain was over";
+    (Failure::Cancelled, message.to_owned())
+}
+
 /// Limits how long a response is read after its answer has finished.
 #[derive(Default)]
 struct Grace {
     /// When it is over, once the answer has finished.
     end: Option<Duration>,
+    /// The response was not read to its end.
+    over: bool,
 }
 
 impl Grace {
@@ -422,11 +589,13 @@ impl Grace {
             return Some(read.await);
         }
         let end = *self.end.get_or_insert_with(|| clock.now() + GRACE);
-        tokio::select! {
+        let read = tokio::select! {
             biased;
             () = clock.wait_until(end) => None,
             read = read => Some(read),
-        }
+        };
+        self.over |= read.is_none();
+        read
     }
 }
 
@@ -456,6 +625,23 @@ async fn read<T>(
         })
     })
     .await
+}
+
+/// The failure of a response that breaks the rules. Where an extra response follows an answer, responses cannot be
+/// matched with requests, so the answer is not believed either.
+fn broken(error: &HttpError, reader: &mut StreamReader) -> (Failure, String) {
+    let failure = match error {
+        HttpError::Head(_) | HttpError::Chunks => Failure::Truncated,
+        HttpError::Extra
+        | HttpError::Interim
+        | HttpError::Lengths
+        | HttpError::Fields
+        | HttpError::Encoded(_) => Failure::BadHttp,
+    };
+    if *error == HttpError::Extra {
+        reader.fail(failure, error.to_string());
+    }
+    (failure, error.to_string())
 }
 
 fn unfinished(response: &ResponseReader) -> &'static str {

@@ -33,6 +33,10 @@ use crate::tls::{self, TlsOptions};
 const IDLE: Duration = Duration::from_secs(4);
 /// How often those of the reserve are replaced that will soon have been idle for too long.
 const REFRESH: Duration = Duration::from_secs(1);
+/// A connection that the server has closed so soon after an answer was closed because of it.
+const SOON: Duration = Duration::from_secs(1);
+/// Connections are used again while fewer than one in so many uses fails.
+const FAILS_AT_MOST: usize = 50;
 /// How many connections are opened at once: less than the backlog of any server.
 const OPENED_AT_ONCE: usize = 32;
 
@@ -139,6 +143,8 @@ pub struct Connection {
     stream: Stream,
     /// When it was last of use.
     used: Moment,
+    /// Whether it has carried a request.
+    carried: bool,
 }
 
 #[derive(Debug)]
@@ -162,7 +168,7 @@ impl Connection {
             }
         };
         match tokio::time::timeout(target.timeout, opening).await {
-            Ok(opened) => opened.map(|stream| Self { stream, used: Moment::now() }),
+            Ok(opened) => opened.map(|stream| Self { stream, used: Moment::now(), carried: false }),
             Err(_) => Err((Failure::Connect, format!("no connection within {:?}", target.timeout))),
         }
     }
@@ -303,6 +309,9 @@ struct Shared {
     reserve: AtomicUsize,
     /// Fewer do.
     short: Notify,
+    /// Requests that were answered on a connection that had carried one before, and those that met its end.
+    reused: AtomicUsize,
+    met_end: AtomicUsize,
 }
 
 impl Pool {
@@ -314,6 +323,8 @@ impl Pool {
             idle: Mutex::default(),
             reserve: AtomicUsize::new(0),
             short: Notify::new(),
+            reused: AtomicUsize::new(0),
+            met_end: AtomicUsize::new(0),
         }))
     }
 
@@ -322,7 +333,11 @@ impl Pool {
         let taken = loop {
             match self.idle().pop() {
                 Some(connection) if connection.is_usable() => break Some(connection),
-                Some(_) => {}
+                Some(connection) => {
+                    if connection.carried && connection.used.age() < SOON {
+                        self.note_end();
+                    }
+                }
                 None => break None,
             }
         };
@@ -360,7 +375,7 @@ impl Pool {
                 left -= 1;
             }
             match opening.join_next().await {
-                Some(Ok(Ok(connection))) => self.keep(connection),
+                Some(Ok(Ok(connection))) => self.idle().push(connection),
                 Some(_) => left = 0,
                 None => return,
             }
@@ -372,10 +387,23 @@ impl Pool {
         Connection::open(&self.0.target, &self.0.address).await
     }
 
-    /// Keeps a connection for its next use.
+    /// Keeps a connection whose request was answered for its next use, unless this server closes connections after
+    /// their answers, whatever it promises.
     pub fn keep(&self, mut connection: Connection) {
-        connection.used = Moment::now();
-        self.idle().push(connection);
+        if connection.carried {
+            self.0.reused.fetch_add(1, Ordering::Relaxed);
+        }
+        let failed = self.0.met_end.load(Ordering::Relaxed);
+        if failed * FAILS_AT_MOST <= self.0.reused.load(Ordering::Relaxed) {
+            connection.used = Moment::now();
+            connection.carried = true;
+            self.idle().push(connection);
+        }
+    }
+
+    /// Notes that a connection which was to carry another request had been closed.
+    pub fn note_end(&self) {
+        self.0.met_end.fetch_add(1, Ordering::Relaxed);
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {

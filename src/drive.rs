@@ -192,7 +192,7 @@ impl Sender for ClientSender {
         let request = conversation.after(answers, *chat)?;
         let prepare = {
             let (client, body) = (self.client.clone(), Arc::clone(body));
-            move || Box::new(client.prepare(&body(&request)))
+            move || Box::new(client.prepare(&body(&request), request.output_tokens))
         };
         // Long bodies take their time, in which the loop would read nothing.
         let turn = if think.is_zero() {
@@ -268,7 +268,7 @@ fn connections(load: &Load, schedule: &Schedule) -> usize {
 }
 
 fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
-    let Exchange { sent, connect, ended, stream, outcome } = exchange;
+    let Exchange { sent, connect, ended, resent, stream, outcome } = exchange;
     let Arrival { ticket: Ticket { index, warm_up }, turn, scheduled, released } = arrival;
     RequestRecord {
         index,
@@ -278,6 +278,7 @@ fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
         released,
         sent,
         connect,
+        resent,
         ended,
         stream,
         outcome,

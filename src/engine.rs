@@ -104,11 +104,12 @@ pub async fn run<S: Sender>(
         Arc::new(Play { sender: sender.clone(), clock, places, end, stop, cut })
     };
     let mut sold_out = None;
+    let mut records = Vec::new();
     match &schedule.sends {
         Sends::Open { offsets, warm_up, first, cap, end } => {
             let play = play(cap.map(Places::new), End::at(*end));
             let numbers = Numbers { warm_up: *warm_up, first: *first };
-            OpenLoop { offsets, numbers, pacing, play }.send(&mut in_flight).await?;
+            OpenLoop { offsets, numbers, pacing, play }.send(&mut in_flight, &mut records).await?;
         }
         Sends::Closed { starts, warm_up, requests, duration } => {
             let tickets = Arc::new(Tickets::new(starts.len(), *warm_up, *requests, *duration));
@@ -129,7 +130,7 @@ pub async fn run<S: Sender>(
             None => std::future::pending().await,
         }
     };
-    let mut records = ended(in_flight, drained, stop, cut).await;
+    records.extend(ended(in_flight, drained, stop, cut).await);
     records.sort_by_key(|record| (!record.warm_up, record.index));
     Ok(records)
 }
@@ -306,7 +307,11 @@ struct OpenLoop<'a, S> {
 
 impl<S: Sender> OpenLoop<'_, S> {
     /// Returns when all are sent; of conversations, the first turns.
-    async fn send(self, in_flight: &mut JoinSet<Vec<RequestRecord>>) -> io::Result<()> {
+    async fn send(
+        self,
+        in_flight: &mut JoinSet<Vec<RequestRecord>>,
+        finished: &mut Vec<RequestRecord>,
+    ) -> io::Result<()> {
         let Self { offsets, numbers, pacing, play } = self;
         let depart = {
             let play = Arc::clone(&play);
@@ -321,6 +326,10 @@ impl<S: Sender> OpenLoop<'_, S> {
         };
         let pacer = Pacer::start(pacing, offsets.to_vec(), play.clock, depart)?;
         let see_through = |due: Due<S::Started>| {
+            // A task holds its memory until it is joined, which is far more than its record.
+            while let Some(Ok(records)) = in_flight.try_join_next() {
+                finished.extend(records);
+            }
             let (scheduled, ticket) = (offsets[due.place], numbers.of(due.place));
             let play = Arc::clone(&play);
             in_flight.spawn(async move {
@@ -600,6 +609,7 @@ mod tests {
                 released: arrival.released,
                 sent,
                 connect: None,
+                resent: false,
                 ended: self.clock.now(),
                 stream: Stream::default(),
                 outcome,

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use base64::Engine as _;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
@@ -15,6 +15,8 @@ const USER: &str = concat!("servebench/", env!("CARGO_PKG_VERSION"));
 pub fn of(backend: &Backend, url: &Url) -> anyhow::Result<Vec<(HeaderName, HeaderValue)>> {
     let mut headers = vec![
         (ACCEPT, HeaderValue::from_static("*/*")),
+        // Without it any coding may be chosen (RFC 9110, 12.5.3), and a compressed stream has no times.
+        (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (USER_AGENT, HeaderValue::from_static(USER)),
     ];

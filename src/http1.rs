@@ -8,6 +8,8 @@ use http::{HeaderName, HeaderValue};
 /// How long the head of a response may be, bytes, and how many fields it may have.
 const HEAD_BYTES: usize = 64 * 1024;
 const HEAD_FIELDS: usize = 96;
+/// How many interim responses (1xx) may come before the response.
+const INTERIM: u32 = 32;
 
 /// The head of a request up to the length of its body, which [`RequestHead::with`] adds.
 #[derive(Clone)]
@@ -49,6 +51,12 @@ pub struct ResponseReader {
     head: Vec<u8>,
     status: Option<u16>,
     keeps_open: bool,
+    /// Interim responses so far.
+    interim: u32,
+    /// Something came, if only a part of the head.
+    begun: bool,
+    /// The body is encoded, and is not handed on.
+    unreadable: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,17 +94,47 @@ pub enum HttpError {
     /// Its body is not chunked as it says.
     #[error("the chunks of the response cannot be read")]
     Chunks,
+    /// It says twice how long it is, and differently.
+    #[error("the response has two different content-lengths")]
+    Lengths,
+    /// Its head has more fields than are read.
+    #[error("the head of the response has more than {HEAD_FIELDS} fields")]
+    Fields,
+    /// Interim responses do not end.
+    #[error("more than {INTERIM} interim responses (1xx) came, and no response")]
+    Interim,
+    /// Another response followed at once.
+    #[error("an unsolicited extra response came after the answer")]
+    Extra,
+    /// The body is compressed, which was not asked for.
+    #[error(
+        "the response is encoded as `{0}`, though only `identity` was accepted: let the server or its gateway send event streams as they are"
+    )]
+    Encoded(String),
 }
 
 impl ResponseReader {
     /// A reader of a response that has not begun.
     pub fn new() -> Self {
-        Self { state: State::Head, head: Vec::new(), status: None, keeps_open: false }
+        Self {
+            state: State::Head,
+            head: Vec::new(),
+            status: None,
+            keeps_open: false,
+            interim: 0,
+            begun: false,
+            unreadable: false,
+        }
     }
 
     /// Its status, once the head has come.
     pub fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    /// Whether a byte of it has come.
+    pub fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Whether all of it has come.
@@ -120,12 +158,16 @@ impl ResponseReader {
         mut bytes: &[u8],
         mut on_body: impl FnMut(u16, &[u8]),
     ) -> Result<(), HttpError> {
+        self.begun |= !bytes.is_empty();
         while !bytes.is_empty() {
             bytes = match self.state {
                 State::Head => self.head(bytes)?,
                 State::Done => {
                     // Nobody has asked for what comes after the end.
                     self.keeps_open = false;
+                    if bytes.starts_with(b"HTTP/") {
+                        return Err(HttpError::Extra);
+                    }
                     &[]
                 }
                 State::UntilClose => {
@@ -159,7 +201,7 @@ impl ResponseReader {
     }
 
     fn body(&self, data: &[u8], on_body: &mut impl FnMut(u16, &[u8])) {
-        if let Some(status) = self.status {
+        if let Some(status) = self.status.filter(|_| !self.unreadable) {
             on_body(status, data);
         }
     }
@@ -176,13 +218,28 @@ impl ResponseReader {
             Ok(httparse::Status::Partial) => {
                 return Err(HttpError::Head(format!("it is longer than {HEAD_BYTES} bytes")));
             }
+            Err(httparse::Error::TooManyHeaders) => {
+                return Err(HttpError::Fields);
+            }
             Err(error) => return Err(HttpError::Head(error.to_string())),
         };
         let status = response.code.unwrap_or_default();
         if !(100..200).contains(&status) {
             self.status = Some(status);
+            if let Some(coding) = encoding(values(response.headers, "content-encoding")) {
+                if (200..300).contains(&status) {
+                    return Err(HttpError::Encoded(coding));
+                }
+                // The status says enough.
+                self.unreadable = true;
+            }
             self.keeps_open = response.version == Some(1) && !closes(response.headers);
             self.state = framing(status, response.headers)?;
+        } else {
+            self.interim += 1;
+            if INTERIM < self.interim {
+                return Err(HttpError::Interim);
+            }
         }
         self.head.clear();
         Ok(&bytes[length - before..])
@@ -203,6 +260,13 @@ fn values<'a>(fields: &'a [httparse::Header<'a>], name: &str) -> impl Iterator<I
         .map(str::trim)
 }
 
+/// The coding of a body that is not sent as it is, shortened.
+pub fn encoding<'a>(mut codings: impl Iterator<Item = &'a str>) -> Option<String> {
+    let coding =
+        codings.find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))?;
+    Some(coding.chars().take(20).collect())
+}
+
 fn closes(fields: &[httparse::Header]) -> bool {
     values(fields, "connection").any(|option| option.eq_ignore_ascii_case("close"))
 }
@@ -216,7 +280,12 @@ fn framing(status: u16, fields: &[httparse::Header]) -> Result<State, HttpError>
         let chunked = coding.eq_ignore_ascii_case("chunked");
         return Ok(if chunked { State::Chunked(Chunked::Size(None)) } else { State::UntilClose });
     }
-    match values(fields, "content-length").next().map(str::parse) {
+    let mut lengths = values(fields, "content-length");
+    let first = lengths.next();
+    if lengths.any(|length| Some(length) != first) {
+        return Err(HttpError::Lengths);
+    }
+    match first.map(str::parse) {
         None => Ok(State::UntilClose),
         Some(Ok(0)) => Ok(State::Done),
         Some(Ok(length)) => Ok(State::Length(length)),
@@ -314,6 +383,27 @@ mod tests {
             ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nxy", false),
         ] {
             assert_eq!(read(&[head.as_bytes()]).2.keeps_open(), keeps, "{head}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_rules_has_its_name() {
+        let response = |head: &str| format!("HTTP/1.1 200 OK\r\n{head}\r\nx");
+        let interim = |count| "HTTP/1.1 102 Processing\r\n\r\n".repeat(count);
+        for (response, expected) in [
+            (response("content-length: 1\r\ncontent-length: 2\r\n"), Err(HttpError::Lengths)),
+            (response("content-length: 1\r\ncontent-length: 1\r\n"), Ok(())),
+            (response("content-length: 1, 1\r\n"), Ok(())),
+            (response(&"a: b\r\n".repeat(97)), Err(HttpError::Fields)),
+            (response("content-encoding: br\r\n"), Err(HttpError::Encoded("br".to_owned()))),
+            (response("content-encoding: identity\r\n"), Ok(())),
+            (response("content-length: 1\r\n") + "HTTP/1.1 200 OK\r\n", Err(HttpError::Extra)),
+            (response("content-length: 1\r\n") + "\r\n", Ok(())),
+            (interim(32) + &response(""), Ok(())),
+            (interim(33), Err(HttpError::Interim)),
+        ] {
+            let read = ResponseReader::new().feed(response.as_bytes(), |_, _| {});
+            assert_eq!(read, expected, "{response}");
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
@@ -62,28 +63,37 @@ struct Shared {
     sender: SendRequest<Full<Bytes>>,
     /// One for each request that it carries.
     carries: Arc<()>,
+    /// The server takes no more requests on it.
+    retired: Arc<AtomicBool>,
 }
 
 /// The way of one request: its connection, as long as it is held.
 pub struct Way {
     sender: SendRequest<Full<Bytes>>,
     _carried: Arc<()>,
+    retired: Arc<AtomicBool>,
 }
 
 impl Http2 {
     /// A way by an open connection with room.
     pub fn take(&self) -> Option<Way> {
         let mut connections = lock(&self.open);
-        connections.retain(|shared| !shared.sender.is_closed());
+        let usable =
+            |shared: &Shared| !shared.sender.is_closed() && !shared.retired.load(Ordering::Relaxed);
+        connections.retain(usable);
         let free = connections.iter().find(|shared| Arc::strong_count(&shared.carries) <= SHARE)?;
-        Some(Way { sender: free.sender.clone(), _carried: Arc::clone(&free.carries) })
+        Some(Way {
+            sender: free.sender.clone(),
+            _carried: Arc::clone(&free.carries),
+            retired: Arc::clone(&free.retired),
+        })
     }
 
-    /// A way by a new connection, or by one that was opened meanwhile.
-    pub async fn open(&self, pool: &Pool) -> Result<Way, NotOpened> {
+    /// A way by a new connection, or by one that was opened meanwhile; whether it is the latter.
+    pub async fn open(&self, pool: &Pool) -> Result<(Way, bool), NotOpened> {
         let _opening = self.opening.lock().await;
         if let Some(way) = self.take() {
-            return Ok(way);
+            return Ok((way, true));
         }
         let connection = pool.open().await?;
         let io = TokioIo::new(Io(connection));
@@ -93,14 +103,41 @@ impl Http2 {
         // How the connection ends, its requests will say.
         tokio::spawn(driver);
         let carries = Arc::new(());
-        let way = Way { sender: sender.clone(), _carried: Arc::clone(&carries) };
+        let retired = Arc::new(AtomicBool::new(false));
+        let way = Way {
+            sender: sender.clone(),
+            _carried: Arc::clone(&carries),
+            retired: Arc::clone(&retired),
+        };
         let mut connections = lock(&self.open);
-        connections.push(Shared { sender, carries });
-        Ok(way)
+        connections.push(Shared { sender, carries, retired });
+        Ok((way, false))
     }
 }
 
+/// Whether a request failed before the server looked at it: it refused the stream, is going away and named an earlier
+/// stream as its last (RFC 9113, 6.8 and 8.7), or the request has not left.
+pub fn is_untouched(error: &hyper::Error) -> bool {
+    if error.is_canceled() {
+        return true;
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.is_go_away() && error.is_remote()
+                || error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        }
+        cause = error.source();
+    }
+    false
+}
+
 impl Way {
+    /// Has no further request take it.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
     /// Sends a request; returns when the head of its response has come.
     pub async fn send(&mut self, request: &Http2Request) -> hyper::Result<Response<Incoming>> {
         self.sender.ready().await?;

@@ -153,6 +153,16 @@ impl StreamReader {
         }
     }
 
+    /// How many events with output came.
+    pub fn events(&self) -> usize {
+        self.state.stream.chunks.len()
+    }
+
+    /// Gives the answer up.
+    pub fn fail(&mut self, failure: Failure, message: String) {
+        self.state.error.get_or_insert((failure, message));
+    }
+
     /// Whether nothing more needs to be read: the end mark came, or an error.
     pub fn is_done(&self) -> bool {
         self.state.done || self.state.error.is_some()

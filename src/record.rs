@@ -21,6 +21,9 @@ pub struct RequestRecord {
     pub sent: Duration,
     /// How long its connection took to open; `None` where an open one was used.
     pub connect: Option<Duration>,
+    /// It was sent once more, on a fresh connection: the first died before a byte of a response, or the server said that
+    /// it had not looked at the request.
+    pub resent: bool,
     /// When the response ended, or when it was given up.
     pub ended: Duration,
     /// What arrived, also where it failed in the end.
@@ -129,8 +132,12 @@ pub enum Failure {
     Truncated,
     /// The response ended well and held no output.
     Empty,
+    /// The response breaks the rules of HTTP, or is encoded in a way that was not asked for.
+    BadHttp,
     /// Nothing arrived for longer than allowed.
     Stalled,
+    /// The answer is far longer than was asked for, and was cut.
+    TooLong,
     /// The run was interrupted.
     Cancelled,
 }
@@ -146,7 +153,9 @@ impl fmt::Display for Failure {
             Self::BadJson => "bad_json",
             Self::Truncated => "truncated",
             Self::Empty => "empty",
+            Self::BadHttp => "bad_http",
             Self::Stalled => "stalled",
+            Self::TooLong => "too_long",
             Self::Cancelled => "cancelled",
         })
     }
@@ -250,6 +259,7 @@ pub(crate) mod tests {
             released: ms(0),
             sent: ms(10),
             connect: None,
+            resent: false,
             ended: ms(chunks.last().copied().unwrap_or(10) + 5),
             stream: Stream {
                 chunks: chunks.iter().map(|&at| Chunk { at: ms(at), tokens: None }).collect(),

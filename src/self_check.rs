@@ -173,7 +173,7 @@ fn request(client: &Client, backend: &Backend, index: usize) -> ReadyRequest {
         min_tokens: false,
         include_usage: true,
     });
-    client.prepare(serde_json::Value::Object(body).to_string().as_bytes())
+    client.prepare(serde_json::Value::Object(body).to_string().as_bytes(), TOKENS)
 }
 
 fn compared(

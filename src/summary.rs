@@ -30,6 +30,8 @@ pub struct Summary {
     pub completed: u64,
     /// Requests that did not, by reason.
     pub failures: BTreeMap<Failure, Failures>,
+    /// Requests that were sent once more on a fresh connection.
+    pub resent: u64,
     /// From the first `sent` to the last `ended`; zero where nothing was sent.
     pub span: Duration,
     /// Token counts of completed requests.
@@ -101,9 +103,12 @@ impl Summary {
         warnings.extend(longer_than_asked(&completed));
         warnings.extend(tokens.disagreement());
         warnings.extend(tokens.cache_hits());
+        let resent = requests.iter().filter(|(record, _)| record.resent).count() as u64;
+        warnings.extend(sent_again(resent));
         Self {
             completed: completed.len() as u64,
             failures: failures(requests),
+            resent,
             span,
             tokens,
             latencies: latencies(requests, &completed, tokens),
@@ -434,6 +439,16 @@ fn latency_samples(
         }),
         Latency::Itl => itl(completed, tokens),
     }
+}
+
+/// What to say where requests were sent once more.
+fn sent_again(count: u64) -> Option<String> {
+    (0 < count).then(|| {
+        format!(
+            "{count} requests were sent again on a fresh connection, with their clocks running: the server had closed \
+             the one that they were sent on and answered nothing"
+        )
+    })
 }
 
 /// How many choices an answer has at most; `None` where each has one.

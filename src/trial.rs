@@ -115,7 +115,7 @@ pub async fn try_out(
     let mut manners = Manners::of(&case.backend);
     let mut first = None;
     loop {
-        let request = client.prepare(&manners.body(case, &prompt));
+        let request = client.prepare(&manners.body(case, &prompt), prompt.output_tokens);
         let answer = client.send(Clock::start(), &request, limits, stop).await;
         let (failure, message) = match answer.outcome {
             Outcome::Completed => {

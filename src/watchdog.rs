@@ -39,6 +39,11 @@ impl Stamp {
     }
 }
 
+/// The failure of a request that did not end in time.
+pub fn timed_out(timeout: Duration) -> (Failure, String) {
+    (Failure::Timeout, format!("no end after {timeout:?}"))
+}
+
 /// Returns when the request has taken too long. Wakes once for each limit that may have passed, not
 /// once for each read.
 pub async fn watch(
@@ -53,7 +58,7 @@ pub async fn watch(
         clock.wait_until(stall.map_or(deadline, |stall| stall.min(deadline))).await;
         let now = clock.now();
         if deadline <= now {
-            return (Failure::Timeout, format!("no end after {:?}", limits.timeout));
+            return timed_out(limits.timeout);
         }
         if let Some(patience) = limits.stall_timeout
             && last_byte.get() + patience <= now

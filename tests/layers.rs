@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A word of a library, and who in `src` may say it.
-const HOMES: [(&str, &[&str]); 14] = [
+const HOMES: [(&str, &[&str]); 15] = [
     ("reqwest", &["hub", "probe", "scrape"]),
     ("procfs", &["environment", "host"]),
     ("httparse", &["http1"]),
@@ -17,6 +17,7 @@ const HOMES: [(&str, &[&str]); 14] = [
     ("hdrhistogram", &["samples"]),
     ("statrs", &["statistics"]),
     ("hyper", &["client", "http2", "sim"]),
+    ("h2", &["http2"]),
     ("Parser", &["cli", "bin"]), // that of clap
     ("libtest_mimic", &["harness"]),
     ("nvml_wrapper", &["gpu"]),

@@ -62,7 +62,9 @@ pub(super) async fn records(
     let notes = manners.notes.clone();
     let ready = |workload: &Workload| -> Vec<ReadyRequest> {
         let requests = workload.requests.iter();
-        requests.map(|request| client.prepare(&manners.body(case, request))).collect()
+        requests
+            .map(|request| client.prepare(&manners.body(case, request), request.output_tokens))
+            .collect()
     };
     let (requests, warm_up) = (ready(&prepared.workload), ready(&prepared.warm_up));
     let conversations = prepared.workload.has_turns().then(|| {

@@ -166,6 +166,7 @@ impl Report {
                 },
                 slos: judgements.iter().map(SloReport::new).collect(),
                 failures: failures(summary),
+                resent: summary.resent,
                 latencies: latencies(summary, measured.trial_summaries),
                 steady_state_reason: measured.steady_state.as_ref().err().cloned(),
                 steady_state: measured.steady_state.ok(),

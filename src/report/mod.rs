@@ -214,6 +214,10 @@ pub struct Servebench {
     pub slos: Vec<SloReport>,
     /// Requests that failed, by reason.
     pub failures: BTreeMap<String, FailureReport>,
+    /// Requests that were sent once more on a fresh connection, because the first had been closed before a byte of a
+    /// response. Their clocks run from the first time.
+    #[serde(default)]
+    pub resent: u64,
     /// Every latency by name.
     pub latencies: BTreeMap<String, LatencyReport>,
     /// The figures without the run's beginning and end; `null` where it has no such part.

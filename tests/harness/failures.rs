@@ -51,7 +51,7 @@ impl Scripted {
 }
 
 /// The first line and the body of the request that comes.
-fn read_request(stream: &mut TcpStream) -> (String, Value) {
+pub fn read_request(stream: &mut TcpStream) -> (String, Value) {
     let mut text = Vec::new();
     let mut byte = [0];
     while !text.ends_with(b"\r\n\r\n") {
@@ -79,8 +79,8 @@ fn stream(events: &[&str]) -> String {
     response("200 OK", "text/event-stream", &events.concat())
 }
 
-const TOKEN: &str = r#"{"choices":[{"text":" word"}]}"#;
-const FINISH: &str = r#"{"choices":[{"text":"","finish_reason":"length"}]}"#;
+pub const TOKEN: &str = r#"{"choices":[{"text":" word"}]}"#;
+pub const FINISH: &str = r#"{"choices":[{"text":"","finish_reason":"length"}]}"#;
 const USAGE: &str = r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}"#;
 const ERROR: &str = r#"{"error":{"message":"out of memory"}}"#;
 

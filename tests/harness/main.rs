@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod compared;
+mod connections;
 mod failures;
 mod formats;
 mod launched;
