@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, PROXY_AUTHORIZATION};
+use http::header::{CONTENT_ENCODING, LOCATION, PROXY_AUTHORIZATION};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use tokio::io::ReadBuf;
 use url::{Position, Url};
@@ -21,7 +21,7 @@ use crate::headers;
 use crate::http1::{self, HttpError, RequestHead, ResponseReader};
 use crate::http2::{self, Http2, Http2Request, Way};
 use crate::nap;
-use crate::plan::Backend;
+use crate::plan::{Address, Backend};
 use crate::reader::StreamReader;
 use crate::record::{Failure, Outcome, Stream};
 use crate::secret::{Secret, redact_all};
@@ -84,6 +84,17 @@ pub struct Exchange {
     pub stream: Stream,
     /// How it ended.
     pub outcome: Outcome,
+    /// What the server said where it answered with another status than 2xx.
+    pub refusal: Option<Refusal>,
+}
+
+/// What a server said that would not answer. It may hold secrets.
+#[derive(Clone, Debug, Default)]
+pub struct Refusal {
+    /// Where a redirect leads to.
+    pub location: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 /// A request that is ready to be written.
@@ -121,6 +132,7 @@ struct Times {
     connect: OnceLock<Duration>,
     resent: OnceLock<()>,
     last_byte: Stamp,
+    refusal: OnceLock<Refusal>,
 }
 
 impl Client {
@@ -223,6 +235,7 @@ impl Client {
             connect: OnceLock::new(),
             resent: OnceLock::new(),
             last_byte: Stamp::new(begun),
+            refusal: OnceLock::new(),
         };
         let mut reader = StreamReader::new(self.protocol);
         let bounds = Bounds {
@@ -242,9 +255,10 @@ impl Client {
         let ended = if reader.is_done() { times.last_byte.get() } else { clock.now() };
         let (stream, outcome) = reader.finish(ended, interrupted);
         let outcome = self.told(outcome);
-        let connect = times.connect.get().copied();
-        let resent = times.resent.get().is_some();
-        Exchange { sent: times.sent.get(), connect, ended, resent, stream, outcome }
+        let Times { sent, connect, resent, refusal, .. } = times;
+        let (connect, refusal) = (connect.into_inner(), refusal.into_inner());
+        let resent = resent.get().is_some();
+        Exchange { sent: sent.get(), connect, ended, resent, stream, outcome, refusal }
     }
 
     /// Sends a request and reads the answer.
@@ -333,6 +347,8 @@ impl Client {
         if let Some(coding) = coding.filter(|_| status.is_success()) {
             return Some((Failure::BadHttp, HttpError::Encoded(coding).to_string()));
         }
+        let location = response.headers().get(LOCATION);
+        let location = location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let mut body = response.into_body();
         let mut refusal = Vec::new();
         let mut grace = Grace::default();
@@ -355,7 +371,8 @@ impl Client {
                 Err(error) => return broken(error),
             }
         }
-        (!status.is_success()).then(|| refused(status.as_u16(), &refusal))
+        let refused = |body| times.refused(status.as_u16(), Refusal { location, body });
+        (!status.is_success()).then(|| refused(refusal))
     }
 
     async fn exchange_by_one(
@@ -424,7 +441,8 @@ impl Client {
             waited = false;
         }
         if let Some(status) = response.status().filter(|status| !(200..300).contains(status)) {
-            return Some(refused(status, &refusal));
+            let location = response.location().map(str::to_owned);
+            return Some(times.refused(status, Refusal { location, body: refusal }));
         }
         if grace.over {
             return None;
@@ -651,13 +669,27 @@ fn unfinished(response: &ResponseReader) -> &'static str {
     }
 }
 
-/// The failure that a status other than 2xx is, with what the server says about it.
-fn refused(status: u16, body: &[u8]) -> (Failure, String) {
-    let said = wire::error_message(body);
-    let status_text = || match StatusCode::from_u16(status) {
-        Ok(status) => status.to_string(),
-        Err(_) => status.to_string(),
-    };
-    let said = if said.is_empty() { status_text() } else { said };
-    (Failure::Http(status), said)
+impl Times {
+    /// Keeps what the server said with a status other than 2xx: the failure that it is.
+    fn refused(&self, status: u16, refusal: Refusal) -> (Failure, String) {
+        let message = refusal.message(status);
+        let _ = self.refusal.set(refusal);
+        (Failure::Http(status), message)
+    }
+}
+
+impl Refusal {
+    /// What the server says about it, or where it leads to.
+    fn message(&self, status: u16) -> String {
+        let status_text = || match StatusCode::from_u16(status) {
+            Ok(status) => status.to_string(),
+            Err(_) => status.to_string(),
+        };
+        if let Some(location) = &self.location {
+            let place = Address::shown_location(location);
+            return format!("{}: it redirects to {place}", status_text());
+        }
+        let said = wire::error_message(&self.body);
+        if said.is_empty() { status_text() } else { said }
+    }
 }

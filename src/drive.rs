@@ -268,7 +268,7 @@ fn connections(load: &Load, schedule: &Schedule) -> usize {
 }
 
 fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
-    let Exchange { sent, connect, ended, resent, stream, outcome } = exchange;
+    let Exchange { sent, connect, ended, resent, stream, outcome, refusal: _ } = exchange;
     let Arrival { ticket: Ticket { index, warm_up }, turn, scheduled, released } = arrival;
     RequestRecord {
         index,

@@ -50,6 +50,8 @@ pub struct ResponseReader {
     /// The part of the head that has come.
     head: Vec<u8>,
     status: Option<u16>,
+    /// Where a redirect leads to.
+    location: Option<String>,
     keeps_open: bool,
     /// Interim responses so far.
     interim: u32,
@@ -120,6 +122,7 @@ impl ResponseReader {
             state: State::Head,
             head: Vec::new(),
             status: None,
+            location: None,
             keeps_open: false,
             interim: 0,
             begun: false,
@@ -135,6 +138,11 @@ impl ResponseReader {
     /// Whether a byte of it has come.
     pub fn has_begun(&self) -> bool {
         self.begun
+    }
+
+    /// Where it leads to, if it is a redirect that says so.
+    pub fn location(&self) -> Option<&str> {
+        self.location.as_deref()
     }
 
     /// Whether all of it has come.
@@ -232,6 +240,12 @@ impl ResponseReader {
                 }
                 // The status says enough.
                 self.unreadable = true;
+            }
+            if (300..400).contains(&status) {
+                let fields = response.headers.iter();
+                let location = fields.filter(|field| field.name.eq_ignore_ascii_case("location"));
+                let mut values = location.map(|field| String::from_utf8_lossy(field.value));
+                self.location = values.next().map(|value| value.trim().to_owned());
             }
             self.keeps_open = response.version == Some(1) && !closes(response.headers);
             self.state = framing(status, response.headers)?;
@@ -372,6 +386,18 @@ mod tests {
         let (status, body, reader) = read(&[b"HTTP/1.0 200 OK\r\n\r\nhel", b"lo"]);
         assert_eq!((status, body.as_str()), (Some(200), "hello"));
         assert!(reader.ends_here() && !reader.is_done() && !reader.keeps_open());
+    }
+
+    #[test]
+    fn a_redirect_says_where_it_leads_to() {
+        for (head, location) in [
+            ("HTTP/1.1 307 x\r\nLocation:  /v1/x/ \r\ncontent-length: 0\r\n\r\n", Some("/v1/x/")),
+            ("HTTP/1.1 308 x\r\nlocation: http://h, i/\r\n\r\n", Some("http://h, i/")),
+            ("HTTP/1.1 307 x\r\n\r\n", None),
+            ("HTTP/1.1 201 x\r\nlocation: /x\r\n\r\n", None),
+        ] {
+            assert_eq!(read(&[head.as_bytes()]).2.location(), location, "{head}");
+        }
     }
 
     #[test]

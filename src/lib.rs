@@ -122,6 +122,7 @@ mod descriptors;
 mod engine;
 mod journal;
 mod live;
+mod manners;
 mod probe;
 
 mod launch;

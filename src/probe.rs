@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use http::HeaderMap;
 use http::header::SERVER;
+use serde::Deserialize;
 use url::Url;
 
 use crate::headers;
@@ -14,8 +15,10 @@ use crate::plan::{Address, Backend};
 use crate::secret::{Secret, redact_all};
 use crate::wire::BackendKind;
 
-/// A longer answer about a version is not looked at.
-const LONGEST_VERSION: usize = 1024 * 1024;
+/// A longer answer about models or a version is not looked at.
+const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
+/// The most redirects to the same server that are followed.
+const MOST_REDIRECTS: usize = 10;
 
 /// Asks one backend.
 #[derive(Clone, Debug)]
@@ -32,7 +35,7 @@ impl Probe {
             .default_headers(headers)
             .connect_timeout(backend.connect_timeout)
             .tls_backend_preconfigured(backend.tls.client_config()?)
-            .redirect(reqwest::redirect::Policy::none());
+            .redirect(same_origin());
         if is_loopback(url) {
             builder = builder.no_proxy();
         }
@@ -55,18 +58,24 @@ impl Probe {
     }
 
     /// The models that the server says it serves; `None` where it does not say.
-    pub async fn models(&self, url: Url, patience: Duration) -> Option<Vec<String>> {
-        #[derive(serde::Deserialize)]
-        struct Models {
-            data: Vec<Model>,
+    pub async fn models(&self, url: Url, patience: Duration) -> Option<Vec<ServedModel>> {
+        #[derive(Deserialize)]
+        struct List {
+            data: Vec<ServedModel>,
         }
-        #[derive(serde::Deserialize)]
-        struct Model {
-            id: String,
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Answer {
+            List(List),
+            Bare(Vec<ServedModel>),
         }
         let response = self.http.get(url).timeout(patience).send().await.ok()?;
-        let models: Models = serde_json::from_slice(&response.bytes().await.ok()?).ok()?;
-        Some(models.data.into_iter().map(|model| model.id).collect())
+        if !response.status().is_success() {
+            return None;
+        }
+        match serde_json::from_slice(&body_of(response).await?).ok()? {
+            Answer::List(List { data: models }) | Answer::Bare(models) => Some(models),
+        }
     }
 
     /// The version that the server says it is: of the engine, or else the product and version that its
@@ -94,6 +103,56 @@ impl Probe {
     }
 }
 
+/// A model of a server.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ServedModel {
+    /// What the server calls it.
+    pub id: String,
+    /// What else it answers to.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Whose it says it is.
+    #[serde(default)]
+    pub owned_by: Option<String>,
+}
+
+impl ServedModel {
+    /// Whether a request may call it so. Proxies list a pattern for all that they pass on, Ollama has tags
+    /// of which `latest` is understood, some list a path, and an adapter or a variant may follow a colon.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.aliases.iter().chain([&self.id]).any(|known| {
+            let known = known.strip_prefix("models/").unwrap_or(known);
+            let name = name.strip_prefix("models/").unwrap_or(name);
+            match known.strip_suffix('*') {
+                Some(beginning) => name.starts_with(beginning),
+                None => {
+                    known.strip_suffix(":latest").unwrap_or(known) == name
+                        || name
+                            .strip_prefix(known)
+                            .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+                }
+            }
+        })
+    }
+
+    /// Whether it is llama.cpp that serves it, which answers to any name.
+    pub fn is_of_llama_cpp(&self) -> bool {
+        self.owned_by.as_deref() == Some("llamacpp")
+    }
+}
+
+/// Follows redirects within an origin: no other is told the headers of the plan.
+fn same_origin() -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(|attempt| {
+        let same = attempt.previous().iter().all(|url| url.origin() == attempt.url().origin());
+        if same && attempt.previous().len() <= MOST_REDIRECTS {
+            attempt.follow()
+        } else {
+            attempt.stop()
+        }
+    })
+}
+
 /// Where servers tell their version, and the field that holds it.
 fn version_fields(kind: BackendKind) -> &'static [(&'static str, &'static str)] {
     match kind {
@@ -114,19 +173,24 @@ fn version_fields(kind: BackendKind) -> &'static [(&'static str, &'static str)] 
 }
 
 /// A text field of an answer in JSON.
-async fn field_of(mut response: reqwest::Response, field: &str) -> Option<String> {
+async fn field_of(response: reqwest::Response, field: &str) -> Option<String> {
     if !response.status().is_success() {
         return None;
     }
+    let answer: serde_json::Value = serde_json::from_slice(&body_of(response).await?).ok()?;
+    Some(answer.get(field)?.as_str()?.to_owned())
+}
+
+/// The body of an answer; `None` where it breaks off, or is longer than any that is of use.
+async fn body_of(mut response: reqwest::Response) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.ok()? {
         body.extend_from_slice(&chunk);
-        if LONGEST_VERSION < body.len() {
+        if LONGEST_ANSWER < body.len() {
             return None;
         }
     }
-    let answer: serde_json::Value = serde_json::from_slice(&body).ok()?;
-    Some(answer.get(field)?.as_str()?.to_owned())
+    Some(body)
 }
 
 /// A version as it may stand in a report; `None` for one that says nothing.
@@ -196,6 +260,29 @@ mod tests {
             }
         });
         url
+    }
+
+    #[test]
+    fn a_model_is_called_by_its_id_its_aliases_and_what_is_understood() {
+        for (id, aliases, name, called) in [
+            ("m", &[][..], "m", true),
+            ("m", &[], "n", false),
+            ("m", &[], "m2", false),
+            ("/models/m.gguf", &["m"], "m", true),
+            ("llama3:latest", &[], "llama3", true),
+            ("llama3:8b", &[], "llama3", false),
+            ("llama3", &[], "llama3:8b", true),
+            ("base", &[], "base:adapter", true),
+            ("models/gemini", &[], "gemini", true),
+            ("gemini", &[], "models/gemini", true),
+            ("*", &[], "anything", true),
+            ("openai/*", &[], "openai/gpt", true),
+            ("openai/*", &[], "gpt", false),
+        ] {
+            let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
+            let model = ServedModel { id: id.to_owned(), aliases, owned_by: None };
+            assert_eq!(model.is_called(name), called, "{id} {name}");
+        }
     }
 
     #[test]

@@ -1,225 +1,254 @@
-//! A short request before the clock starts: whether the server answers at all, and how it wants to be
-//! asked. Never in mid-run.
+//! A short request before the clock starts: where the server answers, whether it does at all, and how it wants
+//! to be asked. Never in mid-run.
 
-use anyhow::bail;
+use std::sync::Arc;
 
-use crate::client::Client;
+use anyhow::anyhow;
+
+use crate::client::{Client, Exchange, Refusal};
 use crate::clock::Clock;
-use crate::config::StreamOptions;
-use crate::plan::{Address, Backend, Case};
-use crate::probe::Probe;
+use crate::manners::Manners;
+use crate::plan::{Address, Case};
+use crate::probe::{Probe, ServedModel};
 use crate::prompt::Prompt;
-use crate::record::{Failure, Outcome};
+use crate::record::{Failure, FinishReason, Outcome};
 use crate::stop::Stop;
 use crate::watchdog::Limits;
-use crate::wire::{LengthField, ProtocolKind, Request};
+use crate::wire::BackendKind;
 use crate::workload::PromptRequest;
 
-/// How the requests of a case are asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manners {
-    include_usage: bool,
-    length_field: LengthField,
-    ignore_eos: bool,
-    min_tokens: bool,
-    /// What the server would not have, for the reader of the numbers.
-    pub notes: Vec<String>,
+/// The longest answer to the test prompt, tokens: the least that every API takes.
+const TEST_TOKENS: u32 = 16;
+/// The most redirects that are followed.
+const MOST_REDIRECTS: usize = 10;
+/// How many of the models that a server has an error names.
+const MOST_NAMED: usize = 10;
+
+/// How a case is sent.
+#[derive(Clone)]
+pub struct Way {
+    /// The case, with the server as it was found.
+    pub case: Case,
+    /// Where the server is.
+    pub address: Address,
+    /// Speaks to it.
+    pub client: Client,
+    /// How its requests are put.
+    pub manners: Manners,
+    /// What else was found out, for the reader of the numbers.
+    notes: Vec<String>,
 }
 
-impl Manners {
+/// The server would not answer these requests, whatever load they make: there is nothing to measure.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(String);
+
+impl Way {
     /// As the plan says.
-    pub fn of(backend: &Backend) -> Self {
-        Self {
-            include_usage: backend.stream_options != StreamOptions::Off,
-            length_field: backend.length_field,
-            ignore_eos: backend.ignore_eos,
-            min_tokens: backend.min_tokens,
+    pub fn of(case: &Case, address: &Address) -> anyhow::Result<Self> {
+        Ok(Self {
+            case: case.clone(),
+            address: address.clone(),
+            client: Client::new(&case.backend, &address.endpoint_url())?,
+            manners: Manners::of(&case.backend),
             notes: Vec::new(),
-        }
+        })
     }
 
-    /// The body of one request: the protocol's own fields, and the backend's extra ones over them.
-    pub fn body(&self, case: &Case, request: &PromptRequest) -> Vec<u8> {
-        let backend = &case.backend;
-        let mut body = backend.protocol.body(&Request {
-            model: &case.model.id,
-            prompt: &request.prompt,
-            output_tokens: request.output_tokens,
-            length_field: self.length_field,
-            ignore_eos: self.ignore_eos,
-            min_tokens: self.min_tokens,
-            include_usage: self.include_usage,
-        });
-        body.extend(backend.extra_body.clone());
-        serde_json::Value::Object(body).to_string().into_bytes()
+    /// What the reader of the numbers should know.
+    pub fn notes(&self) -> Vec<String> {
+        [self.notes.as_slice(), &self.manners.notes].concat()
     }
 
-    /// What to try after the server has refused these with `message`: without the field that it names,
-    /// or without one that it may not know. `None` where nothing is left.
-    fn milder(&self, backend: &Backend, message: &str) -> Option<Self> {
-        let names = |field: &str| message.contains(field);
-        let chat = backend.protocol == ProtocolKind::Chat;
-        let may_drop_usage = self.include_usage
-            && backend.stream_options == StreamOptions::Auto
-            && backend.protocol.has_stream_options();
-        let without = |note: &str, change: fn(&mut Self)| {
-            let mut milder = self.clone();
-            milder.notes.push(format!("the server refuses {note} ({message})"));
-            change(&mut milder);
-            Some(milder)
-        };
-        let usage = || {
-            without("`stream_options`: token counts are not asked for", |manners| {
-                manners.include_usage = false;
-            })
-        };
-        let eos = || {
-            let note = "`ignore_eos`: answers may end before their length";
-            without(note, |manners| manners.ignore_eos = false)
-        };
-        match self.length_field {
-            LengthField::MaxTokens if chat && names("max_completion_tokens") => {
-                without("`max_tokens`: `max_completion_tokens` is sent", |manners| {
-                    manners.length_field = LengthField::MaxCompletionTokens;
-                })
-            }
-            LengthField::MaxCompletionTokens if chat && names("max_completion_tokens") => {
-                without("`max_completion_tokens`: `max_tokens` is sent", |manners| {
-                    manners.length_field = LengthField::MaxTokens;
-                })
-            }
-            _ if may_drop_usage && names("stream_options") => usage(),
-            _ if self.ignore_eos && names("ignore_eos") => eos(),
-            _ if self.min_tokens && names("min_tokens") => {
-                without("`min_tokens`: answers may end before their length", |manners| {
-                    manners.min_tokens = false;
-                })
-            }
-            _ if may_drop_usage => usage(),
-            _ if self.ignore_eos => eos(),
-            _ => None,
+    /// The way to where a redirect leads.
+    fn redirected(self, location: Option<&str>) -> anyhow::Result<Self> {
+        let from = self.address.shown_endpoint();
+        let refused = |error| Refused(format!("a redirect of {from} is not followed: {error}"));
+        let address = self.address.redirected(location).map_err(refused)?;
+        let to = address.shown_endpoint();
+        let mut note = format!("{from} redirects to {to}, where requests are sent");
+        let is_known = address.is_of_origin(&self.address);
+        let mut case = self.case;
+        if !is_known && case.backend.has_secrets() {
+            note.push_str(
+                ", without the API key and the headers of the plan: it is another origin; name it in \
+                 `base_url` if it is to know them",
+            );
         }
+        case.backend = Arc::new(case.backend.at(&address, is_known));
+        let client = Client::new(&case.backend, &address.endpoint_url())?;
+        let notes = self.notes.into_iter().chain([note]).collect();
+        Ok(Self { case, address, client, notes, ..self })
     }
 }
 
-/// Sends one short request, so that a wrong model or key is one clear error and not hundreds of failures,
-/// and asks again in a milder way where the server refuses a field.
+/// Sends one short request, so that a wrong model or key is one clear error and not hundreds of failures. Follows
+/// redirects, and asks again in a milder way where the server refuses a field.
 pub async fn try_out(
     case: &Case,
-    client: &Client,
     address: &Address,
     limits: Limits,
     stop: &Stop,
-) -> anyhow::Result<Manners> {
-    let prompt = PromptRequest::single(Prompt::Text("Say hello.".to_owned()), None, 8);
-    let mut manners = Manners::of(&case.backend);
-    let mut first = None;
+) -> anyhow::Result<Way> {
+    let prompt = PromptRequest::single(Prompt::Text("Say hello.".to_owned()), None, TEST_TOKENS);
+    let mut way = Way::of(case, address)?;
+    let mut visited = vec![address.endpoint_url()];
     loop {
-        let request = client.prepare(&manners.body(case, &prompt), prompt.output_tokens);
-        let answer = client.send(Clock::start(), &request, limits, stop).await;
-        let (failure, message) = match answer.outcome {
-            Outcome::Completed => {
-                if answer.stream.one_block {
-                    manners.notes.push(
+        let request = way.client.prepare(&way.manners.body(&way.case, &prompt), TEST_TOKENS);
+        let answer = way.client.send(Clock::start(), &request, limits, stop).await;
+        let Exchange { outcome, stream, refusal, .. } = &answer;
+        let (failure, message) = match outcome {
+            Outcome::Failed { failure: Failure::Cancelled, .. } => return Ok(way),
+            Outcome::Failed { failure, message } if !is_cut(&answer) => (failure, message),
+            Outcome::Completed | Outcome::Failed { .. } => {
+                if stream.one_block {
+                    way.notes.push(
                         "the server answers in one block, not in a stream: TTFT, TPOT and the gaps \
                          cannot be measured"
                             .to_owned(),
                     );
                 }
-                return Ok(manners);
+                if let Some(note) = check_model(&way).await? {
+                    way.notes.push(note);
+                }
+                return Ok(way);
             }
-            Outcome::Failed { failure: Failure::Cancelled, .. } => return Ok(manners),
-            Outcome::Failed { failure, message } => (failure, message),
         };
-        let milder = match failure {
-            Failure::Http(400 | 422) => manners.milder(&case.backend, &message),
-            _ => None,
-        };
-        // What it says of the request as it was meant is of more use than what it says at last.
-        let (failure, message) = first.get_or_insert((failure, message));
-        match milder {
-            Some(milder) => manners = milder,
-            None => {
-                let hint = served_instead(case, address).await?;
-                bail!("the test prompt to {address:?} failed: {failure}: {message}{hint}");
+        let Refusal { location, body } = refusal.as_ref().unwrap_or(&NOTHING);
+        match failure {
+            Failure::Http(307 | 308) => {
+                way = way.redirected(location.as_deref())?;
+                let url = way.address.endpoint_url();
+                let loops = visited.contains(&url);
+                visited.push(url);
+                if loops || MOST_REDIRECTS < visited.len() - 1 {
+                    return Err(Refused(endless(&visited, loops)).into());
+                }
             }
+            Failure::Http(400 | 422) => {
+                match way.manners.milder(&way.case, &prompt, body, message) {
+                    Some(milder) => way.manners = milder,
+                    None => return Err(failed(&way, *failure, message).await),
+                }
+            }
+            _ => return Err(failed(&way, *failure, message).await),
         }
     }
 }
 
-/// What the server serves, where it says so and the model is not among it.
-async fn served_instead(case: &Case, address: &Address) -> anyhow::Result<String> {
-    let url = address.below("/v1/models");
-    let served = Probe::new(&case.backend, &url)?.models(url, case.backend.connect_timeout).await;
-    Ok(match served {
-        Some(models) if !models.contains(&case.model.id) => {
-            format!("; it serves {}, not `{}`", models.join(", "), case.model.id)
+static NOTHING: Refusal = Refusal { location: None, body: Vec::new() };
+
+/// Whether the model answered, and the answer was over before anything of it was to be seen: reasoning that is
+/// not shown takes more than a short answer holds.
+fn is_cut(answer: &Exchange) -> bool {
+    let Outcome::Failed { failure: Failure::Empty, .. } = answer.outcome else { return false };
+    let reason = answer.stream.finish_reason.as_ref().map(FinishReason::word);
+    let counted = answer.stream.usage.and_then(|usage| usage.completion_tokens);
+    matches!(reason, Some("length" | "max_tokens" | "max_output_tokens"))
+        || counted.is_some_and(|tokens| 0 < tokens)
+}
+
+/// What to say of redirects that do not end.
+fn endless(visited: &[url::Url], loops: bool) -> String {
+    let shown = visited.iter().map(|url| Address::shown_location(url.as_str()));
+    let places = shown.collect::<Vec<_>>().join(" -> ");
+    if loops {
+        format!("the redirects of the server lead in a circle: {places}")
+    } else {
+        format!("more than {MOST_REDIRECTS} redirects follow each other: {places}")
+    }
+}
+
+/// Why the case is not run: what the server said last, and what may help.
+async fn failed(way: &Way, failure: Failure, message: &str) -> anyhow::Error {
+    let Way { case, address, manners, notes, .. } = way;
+    let mut text = format!("the test prompt to {address:?} failed: {failure}: {message}");
+    match served(way).await {
+        Some(models) if !is_served(&models, &case.model.id) => {
+            text.push_str(&format!("; {}", serves_others(&models, &case.model.id)));
         }
-        _ => String::new(),
-    })
+        _ => {}
+    }
+    if let Failure::Http(301..=303) = failure {
+        text.push_str(
+            ", which is followed by no prompt: name that place in `base_url` and `endpoint`",
+        );
+    }
+    if let Some(changes) = manners.changes() {
+        text.push_str(&format!("; that was the answer to a request {changes}"));
+    }
+    for note in notes {
+        text.push_str(&format!("; {note}"));
+    }
+    match failure {
+        Failure::Http(300..500) => Refused(text).into(),
+        _ => anyhow!(text),
+    }
+}
+
+/// Fails where the server says that it serves other models, though it answered for this one. What to note where
+/// it is known to answer to any name.
+async fn check_model(way: &Way) -> anyhow::Result<Option<String>> {
+    use BackendKind as Kind;
+    let asked = &way.case.model.id;
+    let models = match way.case.backend.kind {
+        // Their requests name no model.
+        Kind::TrtLlm | Kind::Tgi | Kind::Sim => return Ok(None),
+        _ => served(way).await,
+    };
+    let Some(models) = models.filter(|models| !is_served(models, asked)) else { return Ok(None) };
+    let others = serves_others(&models, asked);
+    let any_name = matches!(way.case.backend.kind, Kind::LlamaCpp | Kind::LlamaCppChat)
+        || models.iter().any(ServedModel::is_of_llama_cpp);
+    if any_name {
+        return Ok(Some(format!("{others}; it answers to any name of a model")));
+    }
+    let hint = "it answers all the same, perhaps with another model; `probe = false` or \
+                --skip-test-prompt leaves this check out";
+    Err(Refused(format!("the model is refused: {others}; {hint}")).into())
+}
+
+/// The models that the server says it serves.
+async fn served(way: &Way) -> Option<Vec<ServedModel>> {
+    let backend = &way.case.backend;
+    let url = way.address.below("/v1/models");
+    let models = Probe::new(backend, &url).ok()?.models(url, backend.connect_timeout).await?;
+    (!models.is_empty()).then_some(models)
+}
+
+fn is_served(models: &[ServedModel], asked: &str) -> bool {
+    models.iter().any(|model| model.is_called(asked))
+}
+
+/// Which models a server has that has not the one that was asked for; the most like it first.
+fn serves_others(models: &[ServedModel], asked: &str) -> String {
+    let mut names: Vec<&str> = models.iter().map(|model| model.id.as_str()).collect();
+    let likeness = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &asked.to_lowercase());
+    names.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
+    let more = names.len().saturating_sub(MOST_NAMED);
+    names.truncate(MOST_NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("it serves {}{more}, not `{asked}`", names.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::{Preset, SimConfig};
 
-    fn backend(protocol: ProtocolKind, stream_options: StreamOptions) -> Backend {
-        let embedded = Backend::embedded(SimConfig::preset(Preset::Small));
-        Backend { protocol, stream_options, min_tokens: true, ..embedded }
-    }
-
-    /// What is left of the optional fields, refusal by refusal.
-    fn refused(backend: &Backend, messages: &[&str]) -> Vec<String> {
-        let mut manners = Some(Manners::of(backend));
-        let mut left = Vec::new();
-        for message in messages {
-            manners = manners.and_then(|manners| manners.milder(backend, message));
-            left.push(match &manners {
-                None => "nothing".to_owned(),
-                Some(manners) => {
-                    let shown =
-                        |on: bool, name: &str| if on { format!("{name} ") } else { String::new() };
-                    let fields = shown(manners.include_usage, "usage")
-                        + &shown(manners.ignore_eos, "eos")
-                        + &shown(manners.min_tokens, "min");
-                    fields + manners.length_field.name()
-                }
-            });
-        }
-        left
+    fn served(ids: &[&str]) -> Vec<ServedModel> {
+        let model = |id: &&str| ServedModel { id: (*id).to_owned(), ..ServedModel::default() };
+        ids.iter().map(model).collect()
     }
 
     #[test]
-    fn the_field_that_the_server_names_is_left_out() {
-        let chat = backend(ProtocolKind::Chat, StreamOptions::Auto);
-        for (message, left) in [
-            ("Unrecognized argument: ignore_eos", "usage min max_tokens"),
-            ("Unknown field stream_options", "eos min max_tokens"),
-            ("extra inputs are not permitted: min_tokens", "usage eos max_tokens"),
-            ("use 'max_completion_tokens' instead", "usage eos min max_completion_tokens"),
-        ] {
-            assert_eq!(refused(&chat, &[message]), [left], "{message}");
-        }
-    }
-
-    #[test]
-    fn where_it_names_none_what_it_may_not_know_is_left_out_one_by_one() {
-        let chat = backend(ProtocolKind::Chat, StreamOptions::Auto);
-        let left = refused(&chat, &["no", "no", "no"]);
-        assert_eq!(left, ["eos min max_tokens", "min max_tokens", "nothing"]);
-        let insisting = backend(ProtocolKind::Chat, StreamOptions::On);
-        assert_eq!(refused(&insisting, &["stream_options"]), ["usage min max_tokens"]);
-        let triton = backend(ProtocolKind::Triton, StreamOptions::Auto);
-        assert_eq!(refused(&triton, &["no"]), ["usage min max_tokens"]);
-    }
-
-    #[test]
-    fn what_was_left_out_is_noted_with_the_servers_word() {
-        let chat = backend(ProtocolKind::Chat, StreamOptions::Auto);
-        let manners = Manners::of(&chat).milder(&chat, "stream_options: not today").unwrap();
-        let expected = "the server refuses `stream_options`: token counts are not asked for \
-                        (stream_options: not today)";
-        assert_eq!(manners.notes, [expected]);
+    fn the_models_that_are_most_like_the_one_asked_for_are_named_first() {
+        let models = served(&["gpt-x", "llama-3.1-8b-instruct", "mistral"]);
+        let said = serves_others(&models, "Llama-3.1-8B");
+        assert!(said.starts_with("it serves llama-3.1-8b-instruct, "), "{said}");
+        assert!(said.ends_with("not `Llama-3.1-8B`"), "{said}");
+        let many: Vec<String> = (0..30).map(|number| format!("m{number}")).collect();
+        let many = served(&many.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(serves_others(&many, "m31").contains(" and 20 more, not `m31`"));
     }
 }

@@ -31,6 +31,7 @@ use crate::render::table;
 use crate::render::text::plain;
 use crate::report::saved::Identity;
 use crate::report::{Ending, Report};
+use crate::trial::Refused;
 use crate::verdict::Verdict;
 
 use baseline::Baseline;
@@ -323,7 +324,7 @@ struct Runner {
     failed: AtomicBool,
     /// Whether the result of a case is invalid.
     invalid: AtomicBool,
-    /// Whether a case could not be compared with the baseline.
+    /// Whether a case could not be run, or not be compared with the baseline.
     refused: AtomicBool,
     servers: Servers,
     baseline: Baseline,
@@ -390,7 +391,9 @@ impl Runner {
         let (report, refused) = report.map_err(|error| {
             let message = format!("{error:#}");
             let case = job.case.name.clone();
-            self.failed.store(true, Ordering::SeqCst);
+            let could_not_run = error.is::<Refused>();
+            let flag = if could_not_run { &self.refused } else { &self.failed };
+            flag.store(true, Ordering::SeqCst);
             self.outputs.note(Ending::Broken { case, message: message.clone() });
             failed(&job.case, &message)
         })?;

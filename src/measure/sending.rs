@@ -8,7 +8,7 @@ use anyhow::bail;
 
 use super::watch::Watch;
 use super::{Controls, Prepared};
-use crate::client::{Client, ReadyRequest};
+use crate::client::ReadyRequest;
 use crate::drive::{self, Conversations, Driven, Sent};
 use crate::environment;
 use crate::load::Load;
@@ -17,7 +17,7 @@ use crate::schedule::Schedule;
 use crate::sim::{Lexicon, SimServer};
 use crate::telemetry::Telemetry;
 use crate::tokenizer::Tokenizer;
-use crate::trial::{self, Manners};
+use crate::trial::{self, Way};
 use crate::watchdog::Limits;
 use crate::workload::{PromptRequest, Workload};
 
@@ -50,16 +50,17 @@ pub(super) async fn records(
     schedule: &Schedule,
     Controls { options, live, stop, .. }: Controls<'_>,
 ) -> anyhow::Result<Sending> {
-    let client = Client::new(&case.backend, &address.endpoint_url())?;
     let limits = Limits { timeout: case.timeout, stall_timeout: case.stall_timeout };
     // There is nothing to find out about the embedded engine.
     let unknown = case.backend.probe && !matches!(case.backend.server, Server::Sim(_));
-    let manners = if options.test_prompt && unknown {
-        trial::try_out(case, &client, address, limits, stop).await?
+    let way = if options.test_prompt && unknown {
+        trial::try_out(case, address, limits, stop).await?
     } else {
-        Manners::of(&case.backend)
+        Way::of(case, address)?
     };
-    let notes = manners.notes.clone();
+    let notes = way.notes();
+    let Way { case, address, client, manners, .. } = way;
+    let (case, address) = (&case, &address);
     let ready = |workload: &Workload| -> Vec<ReadyRequest> {
         let requests = workload.requests.iter();
         requests
@@ -86,7 +87,7 @@ pub(super) async fn records(
     let now = environment::throttled();
     driven.strain.throttled = throttled.zip(now).map(|(before, now)| now.since(before));
     let telemetry = watch.stop(driven.clock)?;
-    Ok(Sending { driven, telemetry, notes, version })
+    Ok(Sending { driven, telemetry, notes, version, address: address.clone() })
 }
 
 /// What came of sending a schedule.
@@ -95,6 +96,8 @@ pub(super) struct Sending {
     pub(super) telemetry: Telemetry,
     /// What was found out before the clock started.
     pub(super) notes: Vec<String>,
+    /// Where the server is: where it was said to be, or where that redirects to.
+    pub(super) address: Address,
     /// The version that the server says it is.
     pub(super) version: Option<String>,
 }

@@ -142,7 +142,8 @@ impl Trials {
         let waiting = matches!(case.load, Load::Closed(_)) || prepared.workload.has_turns();
         let runtime = drive::runtime(waiting, controls.live)?;
         let sending = runtime.block_on(records(case, prepared, &address, &schedule, controls))?;
-        let Sending { driven: Driven { records, strain, .. }, telemetry, notes, version } = sending;
+        let Sending { driven, telemetry, notes, version, address } = sending;
+        let Driven { records, strain, .. } = driven;
         let sent = records.len();
         let measured: Vec<RequestRecord> =
             records.into_iter().filter(|record| !record.warm_up).collect();

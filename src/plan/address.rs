@@ -2,6 +2,9 @@
 
 use url::Url;
 
+/// A longer place is shown in part, characters.
+const LONGEST_SHOWN: usize = 200;
+
 /// A base URL and the URL below it that requests are sent to.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
@@ -85,6 +88,20 @@ impl Address {
         let root = path.strip_suffix(below.trim_end_matches('/')).unwrap_or(self.base.path());
         let base = with(&without_query(&endpoint), root, None);
         Ok(Self { base, endpoint })
+    }
+
+    /// Where a redirect says that it leads to, for showing: without user, password and query.
+    pub fn shown_location(location: &str) -> String {
+        if let Ok(url) = Url::parse(location) {
+            return shown(&url).chars().take(LONGEST_SHOWN).collect();
+        }
+        let place = location.split(['?', '#']).next().unwrap_or_default();
+        // `//user:password@host/path` is without its scheme.
+        let place = match place.split_once('@') {
+            Some((_, place)) if location.starts_with("//") => place,
+            _ => place,
+        };
+        place.chars().filter(|character| !character.is_control()).take(LONGEST_SHOWN).collect()
     }
 
     /// Whether both are of one origin: what one may know, the other may.
@@ -248,6 +265,20 @@ mod tests {
             for url in [found.endpoint_url(), found.below("/v1/models"), found.beside("/metrics")] {
                 assert!(!url.as_str().contains("secret"), "{elsewhere}: {url}");
             }
+        }
+    }
+
+    #[test]
+    fn a_location_is_shown_without_what_may_be_secret() {
+        for (location, shown) in [
+            ("http://h/v1/x/", "http://h/v1/x/"),
+            ("https://me:secret@h/x?key=secret#secret", "https://h/x"),
+            ("/x/?key=secret", "/x/"),
+            ("//me:secret@h/x", "h/x"),
+            ("/\u{1b}[31mx", "/[31mx"),
+            ("http://h/\u{1b}[31m", "http://h/%1B[31m"),
+        ] {
+            assert_eq!(Address::shown_location(location), shown, "{location}");
         }
     }
 

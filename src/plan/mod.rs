@@ -388,6 +388,22 @@ impl Backend {
         Self::plain(BackendKind::Sim, ProtocolKind::Completions, Server::Sim(config))
     }
 
+    /// The same at another address, to which it was redirected. One that is of another origin is told nothing
+    /// that may be secret.
+    pub(crate) fn at(&self, address: &Address, is_known: bool) -> Self {
+        let moved = Self { server: Server::Remote(address.clone()), ..self.clone() };
+        if is_known {
+            return moved;
+        }
+        let tls = TlsOptions { cert: None, key: None, ..self.tls.clone() };
+        Self { headers: Vec::new(), api_key: None, tls, ..moved }
+    }
+
+    /// Whether it is told anything that may be secret.
+    pub(crate) fn has_secrets(&self) -> bool {
+        self.secrets().next().is_some() || self.tls.cert.is_some()
+    }
+
     /// What is sent and must not be shown.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         self.headers.iter().map(|(_, value)| value).chain(&self.api_key)

@@ -171,7 +171,10 @@ impl Routes {
         let model =
             |id: &str| json!({"id": id, "object": "model", "created": 0, "owned_by": "sim"});
         let data: Vec<_> = if self.config.models.is_empty() {
-            vec![model(self.config.model_name())]
+            let mut any = model(self.config.model_name());
+            // It answers to every name.
+            any["aliases"] = json!(["*"]);
+            vec![any]
         } else {
             self.config.models.iter().map(|id| model(id)).collect()
         };

@@ -84,7 +84,7 @@ pub const FINISH: &str = r#"{"choices":[{"text":"","finish_reason":"length"}]}"#
 const USAGE: &str = r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}"#;
 const ERROR: &str = r#"{"error":{"message":"out of memory"}}"#;
 
-fn good() -> String {
+pub fn good() -> String {
     stream(&[TOKEN, TOKEN, TOKEN, TOKEN, TOKEN, FINISH, USAGE, "[DONE]"])
 }
 
@@ -180,7 +180,7 @@ fn a_field_that_the_server_refuses_is_left_out_of_all_requests_and_noted() {
 #[test]
 fn a_server_that_does_not_stream_has_an_end_to_end_latency_and_no_ttft() {
     let block = r#"{"choices":[{"text":" a b","finish_reason":"length"}],"usage":{"prompt_tokens":9,"completion_tokens":10}}"#;
-    let server = Scripted::start(22, move |_, _| response("200 OK", "application/json", block));
+    let server = Scripted::start(23, move |_, _| response("200 OK", "application/json", block));
     let project = Project::new("", &server.backend(""), ONE_BY_ONE);
     let run = project.bench(&["--self-check", "never"]);
     run.expect(0).says("warning  the server answers in one block");
@@ -196,7 +196,7 @@ fn a_server_that_does_not_stream_has_an_end_to_end_latency_and_no_ttft() {
 
 #[test]
 fn a_proxy_is_asked_for_whole_urls_and_never_for_the_loopback() {
-    let proxy = Scripted::start(22, |_, _| good());
+    let proxy = Scripted::start(23, |_, _| good());
     let elsewhere = proxy.backend("").replace(&proxy.url, "http://llm.example:8000");
     let project = Project::new("", &elsewhere, ONE_BY_ONE);
     let mut command = project.command(&["--bench", "--self-check", "never"]);
@@ -206,7 +206,7 @@ fn a_proxy_is_asked_for_whole_urls_and_never_for_the_loopback() {
     assert_eq!(lines[0], "get http://llm.example:8000/v1/models http/1.1");
     assert_eq!(lines[21], "post http://llm.example:8000/v1/completions http/1.1");
 
-    let server = Scripted::start(22, |_, _| good());
+    let server = Scripted::start(23, |_, _| good());
     let project = Project::new("", &server.backend(""), ONE_BY_ONE);
     let mut command = project.command(&["--bench", "--self-check", "never"]);
     command.env("http_proxy", "http://127.0.0.1:1").env_remove("no_proxy").env_remove("NO_PROXY");

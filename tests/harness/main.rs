@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod addresses;
 mod compared;
 mod connections;
 mod failures;
@@ -506,7 +507,7 @@ fn the_limit_on_open_files_is_raised_and_one_too_low_is_said_before_the_run() {
 fn a_wrong_model_is_one_error_that_names_the_served_ones() {
     let server = SimProcess::start(&["--model", "llama"]);
     let project = Project::new("", &backend_at(&server.url), "[[bench]]\nloads = [\"inf\"]");
-    project.bench(&[]).expect(101).says("http_404").says("it serves llama, not `m`");
+    project.bench(&[]).expect(2).says("http_404").says("it serves llama, not `m`");
 }
 
 #[test]
@@ -514,11 +515,11 @@ fn secrets_reach_no_output() {
     let listener = Listener::start();
     let backends = format!("{}\nheaders = {{ X-Team = \"${{TEAM_TOKEN}}\" }}", listener.backend());
     let project = Project::new("requests = 3", &backends, "[[bench]]\nloads = [\"inf\"]");
-    for args in [&["--bench"][..], &["--bench", "--skip-test-prompt"]] {
+    for (args, code) in [(&["--bench"][..], 2), (&["--bench", "--skip-test-prompt"], 101)] {
         let mut command = project.command(args);
         command.env("OPENAI_API_KEY", "sk-very-secret").env("TEAM_TOKEN", "team-very-secret");
         let run = finish(command);
-        run.expect(101).says("http_401");
+        run.expect(code).says("http_401");
         let result = format!("{:?}", project.results());
         for text in [&run.stdout, &run.stderr, &result] {
             assert!(!text.contains("very-secret"), "{text}");
