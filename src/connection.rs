@@ -113,6 +113,11 @@ fn tls(
     Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
+/// Whether the environment names a proxy for the server of `url`: what a connection says is then about that.
+pub fn is_proxied(url: &Url) -> anyhow::Result<bool> {
+    Ok(!is_loopback(url) && proxy(url)?.is_some())
+}
+
 fn proxy(url: &Url) -> anyhow::Result<Option<Proxy>> {
     let mut origin = url.clone();
     origin.set_path("/");

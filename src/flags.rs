@@ -250,6 +250,10 @@ pub struct Flags {
     /// A missing server fails its cases instead of having them ignored
     #[arg(long, help_heading = "Verdict")]
     pub require_server: bool,
+    /// How long a server is waited for while it loads (refuses connections, answers 503, or its /health is not
+    /// well); after that its cases fail [default: 0s; 10m for one that the plan starts]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Verdict")]
+    pub ready_timeout: Option<Duration>,
     /// What to do when no case is selected [default: warn]
     #[arg(long, value_enum, value_name = "MODE", help_heading = "Verdict")]
     pub no_tests: Option<NoTests>,

@@ -70,6 +70,7 @@ mod clock;
 mod duration;
 mod lock;
 mod loopback;
+mod nearest;
 mod punctual;
 mod secret;
 mod share;

@@ -15,6 +15,10 @@ use crate::plan::{Address, Backend};
 use crate::secret::{Secret, redact_all};
 use crate::wire::BackendKind;
 
+mod reach;
+
+pub use reach::Reach;
+
 /// A longer answer about models or a version is not looked at.
 const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
 /// The most redirects to the same server that are followed.
@@ -43,12 +47,19 @@ impl Probe {
         Ok(Self { http, secrets: backend.secrets().cloned().collect() })
     }
 
-    /// Whether anything answers at `url`; if not, why.
-    pub async fn reach(&self, url: Url, patience: Duration) -> Result<(), String> {
-        let Err(error) = self.http.get(url).timeout(patience).send().await else { return Ok(()) };
-        // With its causes.
-        let message = format!("{:#}", anyhow::Error::from(error.without_url()));
-        Err(redact_all(&self.secrets, message))
+    /// Whether anything answers at `url`.
+    pub async fn reach(&self, url: Url, patience: Duration) -> Reach {
+        let error = match self.http.get(url).timeout(patience).send().await {
+            Ok(answer) => return Reach::Answers(answer.status().as_u16()),
+            Err(error) => error.without_url(),
+        };
+        let mut message = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(deeper) = cause {
+            message.push_str(&format!(": {deeper}"));
+            cause = deeper.source();
+        }
+        Reach::of(&error, patience, redact_all(&self.secrets, message))
     }
 
     /// Whether `url` answers that all is well.

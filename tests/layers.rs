@@ -16,6 +16,7 @@ const HOMES: [(&str, &[&str]); 15] = [
     ("nix", &["launch", "punctual", "socket", "strain"]),
     ("hdrhistogram", &["samples"]),
     ("statrs", &["statistics"]),
+    ("strsim", &["nearest"]),
     ("hyper", &["client", "http2", "sim"]),
     ("h2", &["http2"]),
     ("Parser", &["cli", "bin"]), // that of clap

@@ -31,7 +31,7 @@ pub struct Backend {
     #[serde(default)]
     pub headers: BTreeMap<String, Spanned<String>>,
     /// Name of the environment variable that holds the API key.
-    pub api_key_env: Option<String>,
+    pub api_key_env: Option<Spanned<String>>,
     /// Fields added to every request body; they win over ours.
     #[serde(default)]
     pub extra_body: BTreeMap<String, toml::Value>,
@@ -54,6 +54,8 @@ pub struct Backend {
     pub launch: Option<Spanned<Launch>>,
     /// How long a connection may take to open.
     pub connect_timeout: Option<HumanDuration>,
+    /// How long a server that is there already, or will be, is waited for while it loads.
+    pub ready_timeout: Option<HumanDuration>,
     /// A missing server fails its cases instead of having them ignored.
     pub require_server: Option<bool>,
     /// Whether and how the server's own metrics are read while its cases run; by kind unless set.

@@ -2,7 +2,6 @@
 //! exit. libtest-mimic runs and prints the cases.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,17 +22,16 @@ use crate::journal::Journal;
 use crate::launch;
 use crate::live::Live;
 use crate::measure::{self, Options, Prepared};
-use crate::plan::{Address, Backend, Case, Plan, Server};
-use crate::probe::Probe;
+use crate::plan::{Backend, Case, Plan, Server};
 use crate::progress::{Progress, ProgressStyleKind};
 use crate::render::reasons::reasons;
 use crate::render::table;
 use crate::render::text::plain;
 use crate::report::saved::Identity;
 use crate::report::{Ending, Report};
-use crate::trial::Refused;
 use crate::verdict::Verdict;
 
+use availability::Unavailable;
 use baseline::Baseline;
 use interrupt::Interrupt;
 use lock::MachineLock;
@@ -42,6 +40,7 @@ use servers::Servers;
 use terminal::{print, say};
 use turn::Turnstile;
 
+mod availability;
 mod baseline;
 mod github;
 mod interrupt;
@@ -160,13 +159,13 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
         outputs.clear()?;
     }
     let interrupt = Interrupt::listen();
-    let mut absent = absent(mode, &selected)?;
+    let Unavailable { ignored: mut absent, broken } = Unavailable::of(cli, &selected)?;
     let runs = |case: &Case, absent: &BTreeMap<String, String>| {
         let ignored = absent.contains_key(&case.name);
         if cli.ignored { ignored } else { !ignored || cli.include_ignored }
     };
     let running: Vec<&Case> = selected.iter().copied().filter(|case| runs(case, &absent)).collect();
-    let mut jobs = prepare(mode, &running, &mut absent)?;
+    let mut jobs = prepare(mode, &running, &mut absent, &broken)?;
     for Job { case, prepared, .. } in jobs.values() {
         // Before it takes its time.
         baseline.check(case, &Identity::to_be(case, &prepared.workload.hash))?;
@@ -229,51 +228,13 @@ fn list(cli: &Cli, selected: &[&Case]) -> anyhow::Result<Exit> {
     Ok(Exit::Passed)
 }
 
-/// The cases whose server is not there, with the reason, unless a missing server is to be a failure.
-fn absent(mode: Mode, selected: &[&Case]) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut absent = BTreeMap::new();
-    let mut asked: BTreeMap<&str, Option<String>> = BTreeMap::new();
-    let needed =
-        selected.iter().flat_map(|case| case.backends().map(move |backend| (case, backend)));
-    for (case, backend) in needed {
-        let reason = match &backend.server {
-            Server::Unset { .. } if backend.require_server && mode == Mode::Bench => None,
-            Server::Unset { variable } => {
-                Some(format!("the environment variable {variable} is not set"))
-            }
-            // What the harness starts will be there.
-            Server::Remote(_) if backend.launch.is_some() => None,
-            Server::Remote(address) if mode == Mode::Bench && !backend.require_server => {
-                match asked.entry(&backend.name) {
-                    Entry::Occupied(entry) => entry.get().clone(),
-                    Entry::Vacant(entry) => entry.insert(unreachable(backend, address)?).clone(),
-                }
-            }
-            Server::Remote(_) | Server::Sim(_) => None,
-        };
-        if let Some(reason) = reason {
-            absent.entry(case.name.clone()).or_insert(reason);
-        }
-    }
-    Ok(absent)
-}
-
-/// Why nothing answers at the backend's address; `None` if something does.
-fn unreachable(backend: &Backend, address: &Address) -> anyhow::Result<Option<String>> {
-    let url = address.below("/v1/models");
-    let probe = Probe::new(backend, &url)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let reach = probe.reach(url, backend.connect_timeout);
-    Ok(runtime.block_on(reach).err().map(|error| {
-        format!("no server at {} ({error}); --require-server makes that a failure", address.shown())
-    }))
-}
-
 /// A case that is ready to run.
 struct Job {
     case: Case,
     /// How many prompts it needs.
     prompts: Option<usize>,
+    /// What is wrong with its server, where that is known already.
+    broken: Option<String>,
     prepared: Prepared,
 }
 
@@ -284,6 +245,7 @@ fn prepare(
     mode: Mode,
     cases: &[&Case],
     absent: &mut BTreeMap<String, String>,
+    broken: &BTreeMap<String, String>,
 ) -> anyhow::Result<BTreeMap<String, Job>> {
     let mut jobs: BTreeMap<String, Job> = BTreeMap::new();
     // In miniature nothing leaves the machine.
@@ -305,7 +267,8 @@ fn prepare(
         };
         let prepared = if mode == Mode::Test { miniature::shorten(prepared) } else { prepared };
         measure::check(&case, &prepared).with_context(preparing)?;
-        jobs.insert(case.name.clone(), Job { case, prompts, prepared });
+        let broken = broken.get(&case.name).cloned();
+        jobs.insert(case.name.clone(), Job { case, prompts, broken, prepared });
     }
     Ok(jobs)
 }
@@ -320,12 +283,12 @@ struct Runner {
     progress: ProgressStyleKind,
     interrupt: Interrupt,
     turnstile: Turnstile,
-    /// Whether a case failed for what the server did, or could not be measured.
+    /// Whether a case failed for what the server did.
     failed: AtomicBool,
     /// Whether the result of a case is invalid.
     invalid: AtomicBool,
-    /// Whether a case could not be run, or not be compared with the baseline.
-    refused: AtomicBool,
+    /// Whether a case could not be measured, or not be compared with the baseline.
+    could_not_run: AtomicBool,
     servers: Servers,
     baseline: Baseline,
     outputs: Outputs,
@@ -363,7 +326,7 @@ impl Runner {
             turnstile: Turnstile::default(),
             failed: AtomicBool::new(false),
             invalid: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            could_not_run: AtomicBool::new(false),
             servers: Servers::default(),
             baseline,
             outputs,
@@ -391,9 +354,8 @@ impl Runner {
         let (report, refused) = report.map_err(|error| {
             let message = format!("{error:#}");
             let case = job.case.name.clone();
-            let could_not_run = error.is::<Refused>();
-            let flag = if could_not_run { &self.refused } else { &self.failed };
-            flag.store(true, Ordering::SeqCst);
+            // There is no result to judge.
+            self.could_not_run.store(true, Ordering::SeqCst);
             self.outputs.note(Ending::Broken { case, message: message.clone() });
             failed(&job.case, &message)
         })?;
@@ -403,6 +365,9 @@ impl Runner {
     }
 
     fn measure(&self, job: &Job) -> anyhow::Result<Report> {
+        if let Some(why) = &job.broken {
+            bail!("{why}");
+        }
         if self.mode == Mode::Bench {
             let stop = &self.interrupt.stop;
             let backends: Vec<&Backend> = job.case.backends().collect();
@@ -535,7 +500,7 @@ impl Runner {
             }
         };
         if refused.is_some() {
-            self.refused.store(true, Ordering::SeqCst);
+            self.could_not_run.store(true, Ordering::SeqCst);
         }
         match why.or(refused) {
             Some(why) => Err(failed(case, &why)),
@@ -548,7 +513,7 @@ impl Runner {
         let is_set = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
         match any_failed {
             _ if is_set(&self.failed) => Exit::Failed,
-            _ if is_set(&self.refused) => Exit::CouldNotRun,
+            _ if is_set(&self.could_not_run) => Exit::CouldNotRun,
             _ if is_set(&self.invalid) => Exit::Invalid,
             true => Exit::Failed,
             false => Exit::Passed,

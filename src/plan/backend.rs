@@ -9,11 +9,12 @@ use toml::Spanned;
 use super::environment::{Expanded, expand, variable};
 use super::telemetry;
 use super::{
-    Address, Backend, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_READY_TIMEOUT, Launch,
+    Address, AddressSource, Backend, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_READY_TIMEOUT, Launch,
     Model, Server, name,
 };
 use crate::config::{self, ConfigError, ConfigFile};
 use crate::flags::Flags;
+use crate::nearest::did_you_mean;
 use crate::secret::Secret;
 use crate::sim::{Preset, SimConfig};
 use crate::wire::{BackendKind, ProtocolKind};
@@ -71,7 +72,7 @@ fn backend(
     if let Some(written) = &written.launch {
         // A server that the flags name is there, or nobody knows how to start it.
         let elsewhere = target.and_then(super::flags::base_url).is_some();
-        match launch_of(file, written)? {
+        match launch_of(file, written, flags)? {
             _ if elsewhere => {}
             Expanded::Text(how) => launch = Some(how),
             Expanded::Unset(variable) => server = Server::Unset { variable },
@@ -83,7 +84,8 @@ fn backend(
     }
     let models = models_of(file, written, kind, target)?;
     let tls = written.tls.clone().map(Spanned::into_inner).unwrap_or_default();
-    let key_variable = written.api_key_env.as_deref().unwrap_or(DEFAULT_API_KEY_ENV);
+    let key_variable = written.api_key_env.as_ref().map(|name| name.get_ref().as_str());
+    let key_variable = key_variable.unwrap_or(DEFAULT_API_KEY_ENV);
     let backend = Backend {
         name,
         kind,
@@ -104,6 +106,15 @@ fn backend(
         connect_timeout: written
             .connect_timeout
             .map_or(DEFAULT_CONNECT_TIMEOUT, |timeout| timeout.0),
+        address_source: match target.and_then(super::flags::base_url) {
+            Some(_) => AddressSource::CommandLine,
+            None => AddressSource::Plan,
+        },
+        ready_timeout: flags
+            .ready_timeout
+            .or(written.ready_timeout.map(|timeout| timeout.0))
+            .unwrap_or_default(),
+        missing_key: missing_key(file, written, kind),
         require_server: flags.require_server || written.require_server.unwrap_or(false),
         metrics: telemetry::metrics(file, kind, written.metrics.as_ref())?,
     };
@@ -114,6 +125,7 @@ fn backend(
 fn launch_of(
     file: &ConfigFile,
     written: &Spanned<config::Launch>,
+    flags: &Flags,
 ) -> Result<Expanded<Launch>, ConfigError> {
     let config::Launch { command, env, ready_url, ready_timeout, stop_signal } = written.get_ref();
     let error = |message: String| file.error(written.span(), format!("`launch`: {message}"));
@@ -142,9 +154,32 @@ fn launch_of(
         command: arguments,
         env: variables,
         ready_url,
-        ready_timeout: ready_timeout.map_or(DEFAULT_READY_TIMEOUT, |timeout| timeout.0),
+        ready_timeout: flags
+            .ready_timeout
+            .or(ready_timeout.map(|timeout| timeout.0))
+            .unwrap_or(DEFAULT_READY_TIMEOUT),
         stop_signal: stop_signal.unwrap_or_default(),
     }))
+}
+
+/// What to say where the plan names a variable for the key that is not set, or is empty.
+fn missing_key(
+    file: &ConfigFile,
+    written: &config::Backend,
+    kind: BackendKind,
+) -> Option<ConfigError> {
+    let name = written.api_key_env.as_ref()?;
+    if kind == BackendKind::Sim || api_key(kind, name.get_ref()).is_some() {
+        return None;
+    }
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let set: Vec<String> = set.collect();
+    let message = format!(
+        "`api_key_env`: the environment variable `{}` is not set{}",
+        name.get_ref(),
+        did_you_mean(name.get_ref(), set.iter().map(String::as_str))
+    );
+    Some(file.error(name.span(), message))
 }
 
 /// The key in the environment; the embedded engine gets none.

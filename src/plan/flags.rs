@@ -10,7 +10,7 @@ use clap::ValueEnum as _;
 use super::backend::api_key;
 use super::telemetry;
 use super::{
-    Address, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP,
+    Address, AddressSource, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP,
     NamedDataset, Outputs, Plan, PlanError, SearchOptions, Server, TokenizerChoice, arrivals_of,
     course_of, load_of, name, on_goodput, pairs, quick, slo_fault, with_no_errors, workload,
 };
@@ -183,6 +183,8 @@ fn backend(flags: &Flags, kind: BackendKind) -> Result<Backend, String> {
         api_key: api_key(kind, DEFAULT_API_KEY_ENV),
         require_server: flags.require_server,
         tls: tls(flags, TlsOptions::default())?,
+        address_source: AddressSource::CommandLine,
+        ready_timeout: flags.ready_timeout.unwrap_or_default(),
         ..Backend::plain(kind, protocol, server)
     })
 }

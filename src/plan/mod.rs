@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 pub use crate::config::StopSignal;
-use crate::config::{Config, ConfigFile, StreamOptions};
+use crate::config::{Config, ConfigError, ConfigFile, StreamOptions};
 use crate::course::{Course, RampShape, RampUp, WarmUp};
 use crate::flags::{Flags, RequestRate};
 use crate::load::{ArrivalProcess, Burstiness, Load, Search};
@@ -337,10 +337,25 @@ pub struct Backend {
     pub launch: Option<Launch>,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
+    /// Who says where it is.
+    pub address_source: AddressSource,
+    /// How long a server that was not started here is waited for while it loads.
+    pub ready_timeout: Duration,
+    /// Where the plan names a variable for its key that is not set. Only who sends something needs the key.
+    pub missing_key: Option<ConfigError>,
     /// A missing server fails its cases instead of having them ignored.
     pub require_server: bool,
     /// How its own metrics are read while its cases run; `None` where they are not.
     pub metrics: Option<MetricsReading>,
+}
+
+/// Who says where a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressSource {
+    /// The plan file, which may speak of servers that are not everywhere.
+    Plan,
+    /// The command line, or the environment in its place: that very server is meant.
+    CommandLine,
 }
 
 /// How to start a server.
@@ -378,6 +393,9 @@ impl Backend {
             tls: TlsOptions::default(),
             launch: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            address_source: AddressSource::Plan,
+            ready_timeout: Duration::ZERO,
+            missing_key: None,
             require_server: false,
             metrics: MetricsReading::usual(kind),
         }
