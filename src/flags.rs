@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::config::Alternate;
 use crate::course::{RampShape, WarmUp};
 use crate::duration::parse_duration;
 use crate::load::{ArrivalProcess, Burstiness, Load, Rate, Search};
@@ -215,6 +216,10 @@ pub struct Flags {
     /// fails
     #[arg(long, value_name = "BACKEND", help_heading = "Verdict")]
     pub against: Option<String>,
+    /// How the two share the machine: both run throughout, or each trial starts its own server (`launch`) and
+    /// stops it, for two that do not fit side by side [default: both]
+    #[arg(long, value_enum, value_name = "HOW", help_heading = "Verdict")]
+    pub alternate: Option<Alternate>,
     /// Measure each case in turn with itself, to see the noise and the changes that can be found
     #[arg(long, conflicts_with = "against", help_heading = "Verdict")]
     pub aa: bool,

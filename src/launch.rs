@@ -2,24 +2,28 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use url::Url;
 
 use crate::clock::Clock;
 use crate::lock::lock;
 use crate::plan::{Backend, Launch, Server, StopSignal};
 use crate::probe::Probe;
-use crate::secret::redact_all;
+use crate::secret::{Secret, redact_all};
 use crate::stop::Stop;
 
 /// How often a server that starts is asked whether it is ready.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 /// How long one such question may take.
 const ASK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long what holds a server's address may take to go: what one before it left behind does.
+const CLEARING: Duration = Duration::from_secs(3);
 /// How long a server may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(20);
 /// How much of the end of its log an error shows.
@@ -41,6 +45,9 @@ pub fn kill_all() {
 pub struct Launched {
     child: Child,
     stop_signal: StopSignal,
+    log: PathBuf,
+    /// What it was told in confidence, which may be among its last words.
+    secrets: Vec<Secret>,
 }
 
 /// Starts the server of `backend`, if the plan says how, and returns when it is ready. Its output goes
@@ -48,8 +55,6 @@ pub struct Launched {
 pub fn launch(backend: &Backend, logs: &Path, stop: &Stop) -> anyhow::Result<Option<Launched>> {
     let Some(launch) = &backend.launch else { return Ok(None) };
     let Server::Remote(address) = &backend.server else { return Ok(None) };
-    let log = logs.join(format!("{}.log", backend.name));
-    let mut launched = Launched::start(launch, &log)?;
     let ready = if launch.ready_url.starts_with('/') {
         address.below(&launch.ready_url)
     } else {
@@ -57,29 +62,47 @@ pub fn launch(backend: &Backend, logs: &Path, stop: &Stop) -> anyhow::Result<Opt
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let probe = Probe::new(backend, &ready)?;
-    let clock = Clock::start();
-    // What the server was told in confidence may be among its last words.
-    let last_words = || {
-        let secrets = launch.env.values().chain(backend.secrets());
-        format!("the end of {}:\n{}", log.display(), redact_all(secrets, tail(&log)))
-    };
     let name = &backend.name;
+    let clearing = Clock::start();
+    while is_taken(&address.endpoint_url())
+        || runtime.block_on(probe.is_ok(ready.clone(), ASK_PATIENCE))
+    {
+        if stop.is_requested() || CLEARING < clearing.now() {
+            bail!(
+                "something answers at {} already, so that the server of `{name}` could not be told from \
+                 it: stop what runs there, give the backend another port, or leave `launch` out",
+                address.shown()
+            );
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+    let log = logs.join(format!("{}.log", backend.name));
+    let secrets = launch.env.values().chain(backend.secrets()).cloned().collect();
+    let mut launched = Launched::start(launch, log, secrets)?;
+    let clock = Clock::start();
+    let mut is_ready = false;
     loop {
         if stop.is_requested() {
             bail!("interrupted while the server of `{name}` was starting");
         }
         if let Some(status) = launched.ended() {
-            bail!("the server of `{name}` ended before it was ready ({status}); {}", last_words());
+            let words = launched.last_words();
+            bail!("the server of `{name}` ended before it was ready ({status}); {words}");
         }
-        if runtime.block_on(probe.is_ok(ready.clone(), ASK_PATIENCE)) {
+        if is_ready {
             return Ok(Some(launched));
+        }
+        // Whether it still runs is asked once more before the answer is believed.
+        is_ready = runtime.block_on(probe.is_ok(ready.clone(), ASK_PATIENCE));
+        if is_ready {
+            continue;
         }
         if launch.ready_timeout < clock.now() {
             bail!(
                 "the server of `{name}` was not ready ({}) within {:?}; {}",
                 launch.ready_url,
                 launch.ready_timeout,
-                last_words()
+                launched.last_words()
             );
         }
         std::thread::sleep(ASK_EVERY);
@@ -92,7 +115,13 @@ impl Launched {
         self.child.id()
     }
 
-    fn start(launch: &Launch, log: &Path) -> anyhow::Result<Self> {
+    /// The end of its log, without what it was told in confidence.
+    pub fn last_words(&self) -> String {
+        let Self { log, secrets, .. } = self;
+        format!("the end of {}:\n{}", log.display(), redact_all(secrets, tail(log)))
+    }
+
+    fn start(launch: &Launch, log: PathBuf, secrets: Vec<Secret>) -> anyhow::Result<Self> {
         let Launch { command, env, stop_signal, .. } = launch;
         let (program, arguments) = command.split_first().context("the command is empty")?;
         if let Some(folder) = log.parent() {
@@ -100,7 +129,7 @@ impl Launched {
                 .with_context(|| format!("create the folder {}", folder.display()))?;
         }
         let output =
-            File::create(log).with_context(|| format!("create the log {}", log.display()))?;
+            File::create(&log).with_context(|| format!("create the log {}", log.display()))?;
         let mut starting = Command::new(program);
         starting
             .args(arguments)
@@ -113,7 +142,7 @@ impl Launched {
         std::os::unix::process::CommandExt::process_group(&mut starting, 0);
         let child = starting.spawn().with_context(|| format!("start `{program}`"))?;
         lock(&RUNNING).push(child.id());
-        Ok(Self { child, stop_signal: *stop_signal })
+        Ok(Self { child, stop_signal: *stop_signal, log, secrets })
     }
 
     /// How the server has ended; `None` while it runs.
@@ -143,6 +172,16 @@ impl Drop for Launched {
         let id = self.child.id();
         lock(&RUNNING).retain(|running| *running != id);
     }
+}
+
+/// Whether something accepts connections where `url` is.
+fn is_taken(url: &Url) -> bool {
+    let Some((host, port)) = url.host_str().zip(url.port_or_known_default()) else { return false };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses = (host, port).to_socket_addrs();
+    addresses.is_ok_and(|mut addresses| {
+        addresses.any(|address| TcpStream::connect_timeout(&address, ASK_PATIENCE).is_ok())
+    })
 }
 
 /// Sends a signal to the process `id` and all that it has started.

@@ -127,6 +127,7 @@ mod manners;
 mod probe;
 
 mod launch;
+mod servers;
 mod strain;
 mod tokens;
 

@@ -67,6 +67,19 @@ pub struct Ab {
     pub a: Spanned<String>,
     /// What is compared.
     pub b: Spanned<String>,
+    /// Whether both run at once, or each is started for its trials.
+    pub alternate: Option<Spanned<Alternate>>,
+}
+
+/// How two servers that are measured in turn share the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Alternate {
+    /// Both run throughout, and one of them idles.
+    #[default]
+    Both,
+    /// Each trial starts its server and stops it: only one runs at a time.
+    Restart,
 }
 
 /// A source of prompts.

@@ -99,8 +99,9 @@ fn availability(cli: &Cli, backend: &Backend) -> anyhow::Result<Availability> {
 /// requests of the case themselves say what is wrong.
 fn judge(reach: Reach, backend: &Backend, address: &Address, tried: bool) -> Availability {
     let waited = backend.ready_timeout;
-    let may_be_absent =
-        !backend.require_server && backend.address_source == AddressSource::Plan && waited.is_zero();
+    let may_be_absent = !backend.require_server
+        && backend.address_source == AddressSource::Plan
+        && waited.is_zero();
     let shown = address.shown();
     let late = match waited.is_zero() {
         true => String::new(),

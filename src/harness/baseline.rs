@@ -25,11 +25,34 @@ const SESSIONS: usize = 20;
 #[derive(Debug, Default)]
 pub(super) struct Baseline {
     name: Option<String>,
+    /// Whether a result that cannot be compared is taken for one without a baseline.
+    lenient: bool,
     saved: ByCase,
     history: ByCase,
     history_path: PathBuf,
     save_to: Option<PathBuf>,
     allowed: Vec<String>,
+}
+
+/// How a result stands to the baseline.
+enum Standing<'a> {
+    /// There is none.
+    Alone,
+    /// It is new to it; why.
+    New(String),
+    /// These are alike.
+    Known(Vec<&'a Saved>),
+}
+
+/// What a comparison with the baseline came to.
+#[derive(Debug)]
+pub(super) enum Compared {
+    /// There is no baseline.
+    No,
+    /// The result is new to it; why.
+    New(String),
+    /// The comparison.
+    With(Box<Comparison>),
 }
 
 impl Baseline {
@@ -42,15 +65,19 @@ impl Baseline {
         };
         let saved = match &name {
             None => ByCase::new(),
-            Some(name) => match folder(results, name) {
-                folder if !folder.is_dir() && lenient => ByCase::new(),
-                folder if !folder.is_dir() => bail!(
-                    "there is no baseline `{name}` at `{}`: save one with --save-baseline {name}, or \
-                     use --baseline-lenient",
-                    folder.display()
-                ),
-                folder => read_folder(&folder)?,
-            },
+            Some(name) => {
+                let folder = folder(results, name);
+                let saved = if folder.is_dir() { read_folder(&folder)? } else { ByCase::new() };
+                // Caches keep folders whose files they have dropped.
+                if saved.is_empty() && !lenient {
+                    bail!(
+                        "there is no baseline `{name}`: `{}` holds no result; save one with \
+                         --save-baseline {name}, or use --baseline-lenient",
+                        folder.display()
+                    );
+                }
+                saved
+            }
         };
         let history_path = results.join("history.jsonl");
         let history = match read_history(&history_path) {
@@ -63,6 +90,7 @@ impl Baseline {
         };
         Ok(Self {
             name,
+            lenient,
             saved,
             history,
             history_path,
@@ -79,31 +107,50 @@ impl Baseline {
 
     /// Makes sure that a result of this identity can be compared with the baseline, if it is in it.
     pub(super) fn check(&self, case: &Case, now: &Identity) -> anyhow::Result<()> {
-        let Some(name) = &self.name else { return Ok(()) };
-        for saved in self.saved.get(&case.name).into_iter().flatten() {
-            if let Some(difference) = now.difference(saved.identity(), &self.allowed) {
-                bail!(
-                    "{} cannot be compared with the baseline `{name}` (`{}`), which is of {difference}",
-                    case.name,
-                    saved.path.display()
-                );
-            }
-        }
-        Ok(())
+        self.standing(case, now).map(drop)
     }
 
-    /// Compares a result with the baseline. `None` where there is no baseline, or the case is new to it.
-    ///
-    /// An error where the two are not alike.
+    /// How a result of this identity stands to the baseline. An error where the two are not alike, unless the
+    /// flags are lenient.
+    fn standing(&self, case: &Case, now: &Identity) -> anyhow::Result<Standing<'_>> {
+        let Some(name) = &self.name else { return Ok(Standing::Alone) };
+        let Some(saved) = self.saved.get(&case.name) else {
+            return Ok(Standing::New("it is not in the baseline".to_owned()));
+        };
+        let mut alike = Vec::new();
+        let mut unlike = None;
+        for saved in saved {
+            match now.difference(saved.identity(), &self.allowed) {
+                None => alike.push(saved),
+                Some(difference) => unlike = Some((saved, difference)),
+            }
+        }
+        match unlike {
+            Some((saved, difference)) if !self.lenient => bail!(
+                "{} cannot be compared with the baseline `{name}` (`{}`), which is of {difference}",
+                case.name,
+                saved.path.display()
+            ),
+            Some((_, difference)) if alike.is_empty() => {
+                Ok(Standing::New(format!("the baseline is of {difference}")))
+            }
+            _ => Ok(Standing::Known(alike)),
+        }
+    }
+
+    /// Compares a result with the baseline. An error where the two are not alike.
     pub(super) fn compare(
         &self,
         case: &Case,
         now: &Identity,
         trials: &[Trial],
-    ) -> anyhow::Result<Option<Comparison>> {
-        self.check(case, now)?;
-        let Some(name) = &self.name else { return Ok(None) };
-        let Some(before) = self.saved.get(&case.name) else { return Ok(None) };
+    ) -> anyhow::Result<Compared> {
+        let before = match self.standing(case, now)? {
+            Standing::Alone => return Ok(Compared::No),
+            Standing::New(why) => return Ok(Compared::New(why)),
+            Standing::Known(before) => before,
+        };
+        let name = self.name.clone().unwrap_or_default();
         let alike = |saved: &&Saved| {
             saved.passed && now.difference(saved.identity(), &self.allowed).is_none()
         };
@@ -117,7 +164,8 @@ impl Baseline {
                 sessions.push(&saved.trials);
             }
         }
-        Ok(Some(compare::with_sessions(&case.gate, name.clone(), &sessions, trials)))
+        let comparison = compare::with_sessions(&case.gate, name, &sessions, trials);
+        Ok(Compared::With(Box::new(comparison)))
     }
 
     /// Where the history of a case, this session included, changed its level: a slow slide is seen there and
@@ -145,6 +193,11 @@ impl Baseline {
             bail!("--load-baseline {name} needs --baseline: with what is it to be compared?");
         }
         let saved = read_folder(&folder(results, name))?;
+        if !cases.iter().any(|case| saved.contains_key(&case.name)) {
+            bail!(
+                "--load-baseline {name}: it holds no result of a selected case, so that nothing is judged"
+            );
+        }
         let (mut failed, mut invalid) = (false, false);
         for case in cases {
             let Some(now) = saved.get(&case.name).and_then(|saved| saved.last()) else {
@@ -164,8 +217,9 @@ impl Baseline {
                 Some(Verdict::Pass | Verdict::Regressed) | None => {}
             }
             match self.compare(case, now.identity(), &now.trials)? {
-                None => say(&format!("new      {}: it is not in the baseline", case.name)),
-                Some(comparison) => {
+                Compared::No => {}
+                Compared::New(why) => say(&format!("new      {}: {why}", case.name)),
+                Compared::With(comparison) => {
                     failed |= comparison.regressions().next().is_some();
                     print(&table::comparison(&case.name, &comparison))?;
                 }
@@ -176,11 +230,6 @@ impl Baseline {
             (false, true) => Exit::Invalid,
             (false, false) => Exit::Passed,
         })
-    }
-
-    /// Whether a case is not in the baseline.
-    pub(super) fn is_new(&self, case: &Case) -> bool {
-        self.name.is_some() && !self.saved.contains_key(&case.name)
     }
 
     /// Keeps a result for runs to come: in the history, and in the baseline that is to be saved.

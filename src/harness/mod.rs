@@ -22,21 +22,21 @@ use crate::journal::Journal;
 use crate::launch;
 use crate::live::Live;
 use crate::measure::{self, Options, Prepared};
-use crate::plan::{Backend, Case, Plan, Server};
+use crate::plan::{Case, Plan, Server};
 use crate::progress::{Progress, ProgressStyleKind};
 use crate::render::reasons::reasons;
 use crate::render::table;
 use crate::render::text::plain;
 use crate::report::saved::Identity;
 use crate::report::{Ending, Report};
+use crate::servers::Servers;
 use crate::verdict::Verdict;
 
 use availability::Unavailable;
-use baseline::Baseline;
+use baseline::{Baseline, Compared};
 use interrupt::Interrupt;
 use lock::MachineLock;
 use outputs::Outputs;
-use servers::Servers;
 use terminal::{print, say};
 use turn::Turnstile;
 
@@ -49,7 +49,6 @@ mod miniature;
 mod nextest;
 mod outputs;
 mod page;
-mod servers;
 mod side_by_side;
 mod terminal;
 mod turn;
@@ -196,7 +195,7 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     });
     let trials = trials.collect();
     let conclusion = libtest_mimic::run(&arguments(cli, mode, &plan, &selected), trials);
-    runner.servers.stop();
+    runner.options.servers.stop();
     if mode == Mode::Bench {
         runner.outputs.note_others(running.iter().map(String::as_str));
         if let Some(path) = runner.outputs.write()? {
@@ -289,7 +288,6 @@ struct Runner {
     invalid: AtomicBool,
     /// Whether a case could not be measured, or not be compared with the baseline.
     could_not_run: AtomicBool,
-    servers: Servers,
     baseline: Baseline,
     outputs: Outputs,
 }
@@ -318,7 +316,7 @@ impl Runner {
                 },
                 metadata,
                 compared_cases: plan.cases.iter().filter(|case| case.against.is_some()).count(),
-                server_pids: BTreeMap::new(),
+                servers: Arc::new(Servers::new(launch::logs(&plan.results), say)),
                 say,
             },
             progress: ProgressStyleKind::detect(cli.flags.no_progress || mode == Mode::Test),
@@ -327,7 +325,6 @@ impl Runner {
             failed: AtomicBool::new(false),
             invalid: AtomicBool::new(false),
             could_not_run: AtomicBool::new(false),
-            servers: Servers::default(),
             baseline,
             outputs,
         }
@@ -370,8 +367,7 @@ impl Runner {
         }
         if self.mode == Mode::Bench {
             let stop = &self.interrupt.stop;
-            let backends: Vec<&Backend> = job.case.backends().collect();
-            self.servers.serve(&backends, &launch::logs(&self.results), stop)?;
+            measure::serve(&job.case, &self.options.servers, stop)?;
         }
         let journal = match self.records_path(&job.case.name) {
             Some(path) => {
@@ -386,8 +382,7 @@ impl Runner {
         }
         let _progress = Progress::start(self.progress, &job.case.name, Arc::clone(&live));
         let stop = &self.interrupt.stop;
-        let options = Options { server_pids: self.servers.pids(), ..self.options.clone() };
-        let report = measure::run(&job.case, &job.prepared, &options, &live, stop);
+        let report = measure::run(&job.case, &job.prepared, &self.options, &live, stop);
         let Some((path, Err(error))) = journal.map(Journal::finish) else { return report };
         report.map(|mut report| {
             let warnings = &mut report.servebench.warnings;
@@ -422,9 +417,6 @@ impl Runner {
         if self.mode != Mode::Bench {
             return (report, None);
         }
-        if self.baseline.is_new(case) {
-            say(&format!("new      {}: it is not in the baseline", case.name));
-        }
         let identity = Identity::of(&report);
         let trials = &report.servebench.trials;
         let changes = self.baseline.changes(case, &identity, trials);
@@ -432,8 +424,12 @@ impl Runner {
         let mut report = report;
         report.servebench.history_changes = changes;
         match compared {
-            Ok(None) => (report, None),
-            Ok(Some(comparison)) => (report.compared_with(comparison), None),
+            Ok(Compared::No) => (report, None),
+            Ok(Compared::New(why)) => {
+                say(&format!("new      {}: {why}", case.name));
+                (report, None)
+            }
+            Ok(Compared::With(comparison)) => (report.compared_with(*comparison), None),
             // Another machine or another work is no regression: the run cannot say.
             Err(error) => (report, Some(format!("{error:#}"))),
         }
@@ -475,7 +471,7 @@ impl Runner {
                 say(&format!("error: {error:#}"));
             }
         }
-        self.servers.stop();
+        self.options.servers.stop();
         std::process::exit(Exit::Interrupted.code().into());
     }
 
@@ -545,7 +541,12 @@ fn missed(report: &Report) -> String {
             failures.count, failures.example
         ));
     }
+    let ended = report.servebench.servers_ended.iter();
+    lines.extend(ended.flat_map(|ended| ended.lines()).map(str::to_owned));
     let what = match report.servebench.verdict {
+        _ if !report.servebench.servers_ended.is_empty() => {
+            "a server that was started ended by itself"
+        }
         Some(Verdict::Regressed) => "it is worse than what it was compared with",
         _ => "an objective was missed",
     };

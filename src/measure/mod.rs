@@ -1,7 +1,6 @@
 //! The steps of one case, in order: start or find the server, try it, send the schedule, count tokens,
 //! judge. Owns no step's detail and prints nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::ZonedDateTime;
@@ -10,13 +9,13 @@ use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::files::Files;
 use crate::flags::SelfCheckMode;
-use crate::launch;
 use crate::live::Live;
 use crate::load::Load;
 use crate::metric::Watched;
-use crate::plan::Case;
+use crate::plan::{Alternate, Case};
 use crate::report::{Measured, Report};
 use crate::self_check::SelfCheck;
+use crate::servers::Servers;
 use crate::steady::SteadyState;
 use crate::stop::Stop;
 use crate::summary::Summary;
@@ -45,15 +44,9 @@ pub use prepared::{Prepared, check, prepare, send_alike};
 pub fn measure(case: &Case) -> anyhow::Result<Report> {
     let prepared = prepare(case, None, &Files::new(|_| {}))?;
     check(case, &prepared)?;
-    let logs = std::env::temp_dir().join("servebench-logs");
-    let mut launched = BTreeMap::new();
-    for backend in case.backends() {
-        let server = launch::launch(backend, &logs, &Stop::new())?;
-        launched.extend(server.map(|server| (backend.name.clone(), server)));
-    }
-    let server_pids = launched.iter().map(|(name, server)| (name.clone(), server.pid())).collect();
-    let options = Options { server_pids, ..Options::default() };
-    run(case, &prepared, &options, &Arc::default(), &Stop::new())
+    let (options, stop) = (Options::default(), Stop::new());
+    serve(case, &options.servers, &stop)?;
+    run(case, &prepared, &options, &Arc::default(), &stop)
 }
 
 /// How a case is run.
@@ -67,8 +60,8 @@ pub struct Options {
     pub metadata: Vec<(String, String)>,
     /// How many cases of the run are compared: the more there are, the more it takes to find a change.
     pub compared_cases: usize,
-    /// The processes of the servers that were started for the run, by their backends' names.
-    pub server_pids: BTreeMap<String, u32>,
+    /// The servers that were started for the run.
+    pub servers: Arc<Servers>,
     /// Is told how a case of many steps gets on, a line at a time.
     pub say: fn(&str),
 }
@@ -81,9 +74,17 @@ impl Default for Options {
             self_check,
             metadata: Vec::new(),
             compared_cases: 1,
-            server_pids: BTreeMap::new(),
+            servers: Arc::new(Servers::new(std::env::temp_dir().join("servebench-logs"), |_| {})),
             say: |_| {},
         }
+    }
+}
+
+/// Starts the servers that the plan says how to start, unless each trial starts its own.
+pub fn serve(case: &Case, servers: &Servers, stop: &Stop) -> anyhow::Result<()> {
+    match &case.against {
+        Some(against) if against.alternate == Alternate::Restart => Ok(()),
+        _ => servers.serve(&case.backends().collect::<Vec<_>>(), stop),
     }
 }
 
@@ -98,10 +99,16 @@ pub fn run(
     stop: &Stop,
 ) -> anyhow::Result<Report> {
     let controls = Controls { options, live, stop, is_step: false };
-    match (&case.load, &case.against) {
+    let report = match (&case.load, &case.against) {
         (Load::Search(kind), _) => search::run(case, *kind, prepared, controls),
         (_, Some(against)) => pair::run(case, against, prepared, controls),
         (_, None) => run_trials(case, prepared, controls),
+    };
+    // What was measured of a server that is no more is a failure, whatever the figures are.
+    match (report, options.servers.take_ended()) {
+        (report, ended) if ended.is_empty() => report,
+        (Ok(report), ended) => Ok(report.with_servers_ended(ended)),
+        (Err(error), ended) => Err(error.context(ended.join("\n"))),
     }
 }
 

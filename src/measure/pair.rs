@@ -7,7 +7,7 @@ use super::{Controls, Prepared, Trials, goal, prepare, report, send_alike};
 use crate::compare::{self, Round};
 use crate::files::Files;
 use crate::live::Goal;
-use crate::plan::{Against, Case, Server};
+use crate::plan::{Against, Alternate, Case, Server};
 use crate::report::Report;
 
 /// The trials of one of the two cases.
@@ -15,6 +15,7 @@ struct Side<'a> {
     case: &'a Case,
     /// Keeps its prompts from being those of the other case, where one server would know them.
     apart: Option<&'static str>,
+    alternate: Alternate,
     trials: Trials,
     prepared: Option<Prepared>,
 }
@@ -29,7 +30,8 @@ pub(super) fn run(
 ) -> anyhow::Result<Report> {
     let Controls { options, stop, .. } = controls;
     let other = &*against.case;
-    let mut sides = [Side::new(other, case, "a"), Side::new(case, other, "b")];
+    let side = |case, partner, place| Side::new(case, partner, place, against.alternate);
+    let mut sides = [side(other, case, "a"), side(case, other, "b")];
     for number in 0..case.trials {
         pair(&mut sides, number, prepared, controls)?;
     }
@@ -87,9 +89,11 @@ fn pair(
 
 impl<'a> Side<'a> {
     /// `place` tells it from its partner.
-    fn new(case: &'a Case, partner: &Case, place: &'static str) -> Self {
-        let apart = same_server(case, partner).then_some(place);
-        Self { case, apart, trials: Trials::default(), prepared: None }
+    fn new(case: &'a Case, partner: &Case, place: &'static str, alternate: Alternate) -> Self {
+        // A server that was just started knows no prompts.
+        let shares = alternate == Alternate::Both && same_server(case, partner);
+        let apart = shares.then_some(place);
+        Self { case, apart, alternate, trials: Trials::default(), prepared: None }
     }
 
     /// What its trial is called where prompts are salted: two servers get the same prompts, and no server
@@ -106,6 +110,10 @@ impl<'a> Side<'a> {
         prepared: &Prepared,
         controls: Controls<'_>,
     ) -> anyhow::Result<()> {
+        // An embedded engine is one of its own for each trial in any case.
+        if self.alternate == Alternate::Restart && self.case.backend.launch.is_some() {
+            controls.options.servers.restart(&self.case.backend, controls.stop)?;
+        }
         let case = Case { seed: self.case.seed.wrapping_add(number as u64), ..self.case.clone() };
         let salted = Case { name: self.salted_as(number), ..case.clone() };
         let alike = send_alike(&case, prepared_for).then_some(prepared);
@@ -153,8 +161,8 @@ mod tests {
     fn two_servers_get_the_same_prompts_and_one_server_never_the_same_twice() {
         for (b, same) in [("http://one:1", true), ("http://two:1", false)] {
             let cases = cases(b);
-            let sides =
-                [Side::new(&cases[0], &cases[1], "a"), Side::new(&cases[1], &cases[0], "b")];
+            let side = |case, partner, place| Side::new(case, partner, place, Alternate::Both);
+            let sides = [side(&cases[0], &cases[1], "a"), side(&cases[1], &cases[0], "b")];
             let [one, two] = sides.map(|side| [side.salted_as(0), side.salted_as(1)]);
             assert_eq!(one != two, same, "{b}: {one:?} {two:?}");
             assert_ne!(one[0], one[1], "{b}");

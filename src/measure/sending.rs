@@ -80,7 +80,7 @@ pub(super) async fn records(
         true => environment::server_version(&case.backend, address, VERSION_PATIENCE).await,
         false => None,
     };
-    let pid = options.server_pids.get(&case.backend.name).copied();
+    let pid = options.servers.pids().get(&case.backend.name).copied();
     let watch = Watch::start(case, address, pid)?;
     let throttled = environment::throttled();
     let mut driven = drive::drive(&client, sent, &case.load, schedule, limits, live, stop).await?;

@@ -9,8 +9,8 @@ use toml::Spanned;
 use super::environment::{Expanded, expand, variable};
 use super::telemetry;
 use super::{
-    Address, AddressSource, Backend, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT, DEFAULT_READY_TIMEOUT, Launch,
-    Model, Server, name,
+    Address, AddressSource, Backend, DEFAULT_API_KEY_ENV, DEFAULT_CONNECT_TIMEOUT,
+    DEFAULT_READY_TIMEOUT, Launch, Model, Server, name,
 };
 use crate::config::{self, ConfigError, ConfigFile};
 use crate::flags::Flags;

@@ -10,9 +10,10 @@ use clap::ValueEnum as _;
 use super::backend::api_key;
 use super::telemetry;
 use super::{
-    Address, AddressSource, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP,
-    NamedDataset, Outputs, Plan, PlanError, SearchOptions, Server, TokenizerChoice, arrivals_of,
-    course_of, load_of, name, on_goodput, pairs, quick, slo_fault, with_no_errors, workload,
+    Address, AddressSource, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Gate,
+    Model, NO_WARM_UP, NamedDataset, Outputs, Plan, PlanError, SearchOptions, Server,
+    TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, pairs, quick, slo_fault,
+    with_no_errors, workload,
 };
 use crate::config;
 use crate::flags::Flags;
@@ -36,7 +37,7 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, PlanError> {
         cases.iter_mut().for_each(quick);
     }
     if flags.aa {
-        pairs::with_itself(&mut cases);
+        pairs::with_itself(&mut cases, flags).map_err(PlanError::Flags)?;
     }
     let outputs = Outputs::new(flags, &config::Report::default(), &results);
     Ok(Plan { cases, results, outputs, notes })

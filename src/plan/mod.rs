@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-pub use crate::config::StopSignal;
+pub use crate::config::{Alternate, StopSignal};
 use crate::config::{Config, ConfigError, ConfigFile, StreamOptions};
 use crate::course::{Course, RampShape, RampUp, WarmUp};
 use crate::flags::{Flags, RequestRate};
@@ -158,6 +158,8 @@ pub struct Against {
     pub case: Arc<Case>,
     /// It is the case itself: what differs is noise.
     pub is_itself: bool,
+    /// How the two servers share the machine.
+    pub alternate: Alternate,
 }
 
 /// What is compared, and what matters.

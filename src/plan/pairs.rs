@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use super::{Against, Case, DEFAULT_PAIRS, PlanError, backend_names};
+use url::Url;
+
+use super::{Against, Alternate, Backend, Case, DEFAULT_PAIRS, PlanError, Server, backend_names};
 use crate::config::ConfigFile;
 use crate::flags::Flags;
 use crate::load::Load;
+use crate::loopback::is_loopback;
 
 /// Has each case measured in turn with itself.
-pub(super) fn with_itself(cases: &mut [Case]) {
+pub(super) fn with_itself(cases: &mut [Case], flags: &Flags) -> Result<(), String> {
+    let alternate = flags.alternate.unwrap_or_default();
     for case in cases.iter_mut().filter(|case| !matches!(case.load, Load::Search(_))) {
         let own = Arc::new(case.clone());
-        set(case, Against { case: own, is_itself: true });
+        set(case, Against { case: own, is_itself: true, alternate })?;
     }
+    Ok(())
 }
 
 /// Has cases of one backend measured in turn with those of another, as the flags or else the file say; those of
@@ -26,7 +31,8 @@ pub(super) fn pair(
         return Ok(cases);
     }
     if flags.aa {
-        with_itself(&mut cases);
+        with_itself(&mut cases, flags)
+            .map_err(|message| PlanError::Flags(format!("--aa: {message}")))?;
         return Ok(cases);
     }
     let (a, b, place) = match (&flags.against, &file.config.ab) {
@@ -44,6 +50,9 @@ pub(super) fn pair(
         }
         (None, None) => return Ok(cases),
     };
+    let written = file.config.ab.as_ref().and_then(|ab| ab.get_ref().alternate.as_ref());
+    let written = written.map(|alternate| *alternate.get_ref());
+    let alternate = flags.alternate.or(written).unwrap_or_default();
     let error = |message: String| match place.clone() {
         Some(span) => PlanError::from(file.error(span, message)),
         None => PlanError::Flags(format!("--against: {message}")),
@@ -71,17 +80,61 @@ pub(super) fn pair(
             );
             return Err(error(message));
         };
-        set(case, Against { case: Arc::new(other.clone()), is_itself: false });
+        let against = Against { case: Arc::new(other.clone()), is_itself: false, alternate };
+        set(case, against).map_err(&error)?;
     }
     Ok(cases)
 }
 
-fn set(case: &mut Case, against: Against) {
+/// An error where the two could not be told apart, or not be restarted.
+fn set(case: &mut Case, against: Against) -> Result<(), String> {
+    if against.alternate == Alternate::Restart {
+        let mut backends = [&*case.backend, &*against.case.backend].into_iter();
+        if let Some(fixed) =
+            backends.find(|b| b.launch.is_none() && matches!(b.server, Server::Remote(_)))
+        {
+            return Err(format!(
+                "alternate = \"restart\" starts a server for each trial, and the backend `{}` has no \
+                 `launch` that says how",
+                fixed.name
+            ));
+        }
+    } else if !against.is_itself && are_one_server(case, &against.case) {
+        return Err(format!(
+            "the backends `{}` and `{}` have one address, so that a server would be compared with \
+             itself: give them two, or --aa to see the noise; two that are started one at a time \
+             (alternate = \"restart\") may share it",
+            against.case.backend.name, case.backend.name
+        ));
+    }
     // One trial is no sample.
     if case.trials == 1 {
         case.trials = DEFAULT_PAIRS;
     }
     case.against = Some(against);
+    Ok(())
+}
+
+/// Whether both cases ask the same of one server, or the harness would start two at one address.
+fn are_one_server(case: &Case, other: &Case) -> bool {
+    let (Server::Remote(one), Server::Remote(two)) = (&case.backend.server, &other.backend.server)
+    else {
+        return false;
+    };
+    let (one, two) = (one.endpoint_url(), two.endpoint_url());
+    let host = |url: &Url| match is_loopback(url) {
+        true => None,
+        false => url.host_str().map(str::to_owned),
+    };
+    let place = |url: &Url| (host(url), url.port_or_known_default());
+    let starts = |case: &Case| case.backend.launch.is_some();
+    let asks = |case: &Case| {
+        let Backend { headers, extra_body, .. } = &*case.backend;
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned()));
+        (case.model.id.clone(), extra_body.clone(), headers.collect::<Vec<_>>())
+    };
+    place(&one) == place(&two)
+        && (starts(case) || starts(other) || one.path() == two.path() && asks(case) == asks(other))
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use crate::verdict::Verdict;
 /// that failed, and the doubts in the measurement.
 pub fn reasons(report: &Report) -> Vec<String> {
     let own = &report.servebench;
+    let ended = own.servers_ended.iter().map(|ended| format!("failed   {ended}"));
     let slos = own.slos.iter().filter(|slo| slo.finding != "met" || slo.undecided);
-    let mut lines: Vec<String> = slos.map(slo_line).collect();
+    let mut lines: Vec<String> = ended.chain(slos.map(slo_line)).collect();
     if report.completed == 0 {
         lines.push("failed   no request completed".to_owned());
     }

@@ -185,6 +185,7 @@ impl Report {
                 self_check_reason: measured.self_check.as_ref().err().cloned(),
                 self_check: measured.self_check.ok(),
                 warnings,
+                servers_ended: Vec::new(),
                 metadata: metadata.iter().cloned().collect(),
                 environment: measured.environment,
             },
@@ -247,6 +248,17 @@ impl Report {
         if regresses {
             own.verdict = Some(Verdict::Regressed);
         }
+        self
+    }
+
+    /// The result of a case whose server ended by itself while it was measured, which is a failure whatever
+    /// the figures are.
+    #[must_use]
+    pub fn with_servers_ended(mut self, ended: Vec<String>) -> Self {
+        let own = &mut self.servebench;
+        own.servers_ended = ended;
+        // That of an interrupted run stays none.
+        own.verdict = own.verdict.map(|_| Verdict::SloMissed);
         self
     }
 

@@ -255,6 +255,10 @@ pub struct Servebench {
     pub self_check_reason: Option<String>,
     /// What a reader of the numbers should know.
     pub warnings: Vec<String>,
+    /// How servers that were started for the case ended by themselves while it was measured, with the ends of
+    /// their logs: a failure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers_ended: Vec<String>,
     /// What the user added.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,

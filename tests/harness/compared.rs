@@ -46,6 +46,9 @@ fn saved(project: &Project) -> PathBuf {
 fn a_baseline_is_saved_found_by_case_and_compared_with() {
     let project = Project::new("", BACKENDS, &format!("{ONE_CASE}\nbackends = [\"sim\"]"));
     project.bench(&["--baseline", "main"]).expect(2).says("there is no baseline `main`");
+    // A cache that drops files keeps their folder.
+    std::fs::create_dir_all(saved(&project).parent().unwrap()).unwrap();
+    project.bench(&["--baseline", "main"]).expect(2).says("there is no baseline `main`");
     project.bench(&["--baseline-lenient", "main"]).expect(0).says("it is not in the baseline");
     project.bench(&["--save-baseline", "main"]).expect(0);
     let run = project.bench(&["--baseline", "main"]);
@@ -91,6 +94,8 @@ fn what_is_not_alike_is_refused_and_what_is_damaged_named() {
     assert!(run.measured().is_empty(), "it is refused before it takes its time: {}", run.stdout);
     let run = project.bench(&["--baseline", "main", "--allow-env-diff", "cpus"]);
     assert_ne!(run.code, 2, "{}", run.stderr);
+    let run = project.bench(&["--baseline-lenient", "main"]);
+    run.expect(0).says("new      sim/sim/sharegpt@4conc: the baseline is of another cpus");
 
     let run = project.bench(&["--baseline", "main", "--num-prompts", "29"]);
     run.expect(2).says("another workload");

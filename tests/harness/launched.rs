@@ -45,7 +45,7 @@ fn a_server_that_dies_before_it_is_ready_is_an_error_with_its_last_words() {
     let backends = backend("b", free_port(), "--no-such-flag; echo I was told $KEY", &starts);
     let project = Project::new("", &backends, "[[bench]]\nloads = [\"2conc\"]");
     let run = project.bench(&[]);
-    run.expect(101).says("ended before it was ready").says("--no-such-flag");
+    run.expect(2).says("ended before it was ready").says("--no-such-flag");
     run.says("I was told [redacted]");
     assert!(!run.stdout.contains("hidden-word") && !run.stderr.contains("hidden-word"));
 }
@@ -61,7 +61,7 @@ fn a_server_that_is_never_ready_is_given_up_and_stopped() {
         env!("CARGO_BIN_EXE_servebench-sim")
     );
     let project = Project::new("", &backends, "[[bench]]\nloads = [\"2conc\"]");
-    project.bench(&[]).expect(101).says("was not ready (/no-such-route) within 500ms");
+    project.bench(&[]).expect(2).says("was not ready (/no-such-route) within 500ms");
     assert!(nobody_listens(port));
 }
 
@@ -85,5 +85,54 @@ fn ctrl_c_stops_what_was_started() {
     assert!(interrupt.unwrap().success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(nobody_listens(port));
+}
+
+#[test]
+fn a_server_is_not_started_where_another_answers_already() {
+    let folder = tempfile::tempdir().unwrap();
+    let (starts, other) = (folder.path().join("starts"), SimProcess::start(&[]));
+    let port = other.url.rsplit(':').next().unwrap().parse().unwrap();
+    let project =
+        Project::new("", &backend("b", port, "", &starts), "[[bench]]\nloads = [\"2conc\"]");
+    project.bench(&[]).expect(2).says("something answers at").says("leave `launch` out");
+    assert!(!starts.exists(), "it is not even started");
+}
+
+#[test]
+fn a_server_that_ends_while_it_is_measured_fails_the_case_with_its_last_words() {
+    let port = free_port();
+    let script = format!(
+        "{} --port {port} & server=$!; sleep 2; echo out of memory, says $KEY; kill $server; exit 3",
+        env!("CARGO_BIN_EXE_servebench-sim")
+    );
+    let backend = format!(
+        "[[backend]]\nname = \"b\"\nkind = \"vllm\"\nbase_url = \"http://127.0.0.1:{port}\"\n\
+         models = [\"m\"]\n\
+         launch = {{ command = [\"sh\", \"-c\", {script:?}], env = {{ KEY = \"hidden-word\" }} }}\n"
+    );
+    let group =
+        "[[bench]]\nloads = [\"2conc\"]\nduration = \"4s\"\nslo = [\"error_ratio <= 100%\"]";
+    let project = Project::new("", &backend, group);
+    let run = project.bench(&["--self-check", "never", "--no-progress"]);
+    run.expect(101).says("a server that was started ended by itself").says("exit status: 3");
+    run.says("out of memory, says [redacted]");
+    assert_eq!(project.results()[0]["servebench"]["verdict"], "slo_missed");
+}
+
+#[test]
+fn two_servers_that_do_not_fit_side_by_side_are_started_for_each_trial() {
+    let folder = tempfile::tempdir().unwrap();
+    let (starts, port) = (folder.path().join("starts"), free_port());
+    let backends = backend("old", port, "", &starts) + &backend("new", port, "", &starts);
+    let group = "[[bench]]\nloads = [\"2conc\"]\ntrials = 2\nrequests = 4";
+    let project = Project::new("", &backends, group);
+    let both = project.bench(&["--against", "old"]);
+    both.expect(2).says("--against: the backends `old` and `new` have one address");
+    let run =
+        project.bench(&["--against", "old", "--alternate", "restart", "--self-check", "never"]);
+    assert!(matches!(run.code, 0 | 3 | 101), "{}", run.stderr);
+    let started = std::fs::read_to_string(&starts).unwrap();
+    assert!(started.starts_with("old\nnew\nnew\nold\n"), "{started}");
     assert!(nobody_listens(port));
 }

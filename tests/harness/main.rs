@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod addresses;
+mod absent;
 mod compared;
 mod connections;
 mod failures;
@@ -398,7 +399,7 @@ fn an_absent_server_is_ignored_with_its_address_unless_it_is_required() {
     let run = project.bench(&[]);
     run.expect(0).says(&format!("no server at {url}")).says("1 ignored");
     let run = project.bench(&["--require-server"]);
-    run.expect(101).says(&url).says("connect");
+    run.expect(2).says(&url).says("refused").says("FAILED");
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn without_a_driver_a_run_passes_and_says_why_unless_gpus_are_required() {
     assert_eq!(result["gpu_utilization"], Value::Null);
     assert!(result["servebench"]["telemetry"]["absent"]["gpu"].is_string());
     let run = finish(bench_with_system(&project, folder.path(), &["--require-gpu"]));
-    run.expect(101).says("the case requires GPUs");
+    run.expect(2).says("the case requires GPUs");
 }
 
 #[cfg(target_os = "linux")]
@@ -207,5 +207,5 @@ fn gpus_of_another_machine_are_read_from_the_page_that_shows_them() {
     assert_eq!(project.results()[0]["gpu_utilization"], serde_json::json!([90.0]));
     let project = Project::new(&gpu("[7]"), BACKENDS, ONE_CASE);
     let run = project.bench(&["--self-check", "never"]);
-    run.expect(101).says("the case requires GPUs: the exporter's page shows no such GPU");
+    run.expect(2).says("the case requires GPUs: the exporter's page shows no such GPU");
 }
