@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::Duration;
 
+use anyhow::bail;
+
 use super::terminal::say;
 use crate::cli::{Cli, Mode};
 use crate::clock::Clock;
 use crate::connection::is_proxied;
 use crate::plan::{Address, AddressSource, Backend, Case, Server};
 use crate::probe::{Probe, Reach};
+use crate::stop::Stop;
 
 /// How often a server that loads is asked whether it is ready.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -40,7 +43,7 @@ pub(super) struct Unavailable {
 }
 
 impl Unavailable {
-    /// Looks for the servers of the cases, and waits for those that load. An error where a case that would
+    /// Looks for the servers that may be left out. An error where a case that would
     /// be sent has no key.
     pub(super) fn of(cli: &Cli, selected: &[&Case]) -> anyhow::Result<Self> {
         let mut found = Self::default();
@@ -85,14 +88,42 @@ fn availability(cli: &Cli, backend: &Backend) -> anyhow::Result<Availability> {
             if let Some(error) = &backend.missing_key {
                 return Err(error.clone().into());
             }
-            // What the harness starts will be there.
-            if backend.launch.is_some() {
+            // Where it may not be left out, it is looked for when its case runs.
+            if !may_be_absent(backend) {
                 return Ok(Availability::Ready);
             }
-            let tried = backend.probe && !cli.flags.skip_test_prompt;
-            Ok(judge(find(backend, address)?, backend, address, tried))
+            let tried = !cli.flags.skip_test_prompt;
+            Ok(judge(find(backend, address, &Stop::new())?, backend, address, tried))
         }
     }
+}
+
+/// Makes sure that the servers of a case that may not be left out are there, and waits for those that load.
+/// `test_prompt` says that a request is tried before the clock starts.
+pub(super) fn ensure(case: &Case, test_prompt: bool, stop: &Stop) -> anyhow::Result<()> {
+    for backend in case.backends() {
+        let Server::Remote(address) = &backend.server else { continue };
+        let tried = test_prompt && backend.probe;
+        let matters = tried || !backend.ready_timeout.is_zero();
+        if backend.launch.is_some() || may_be_absent(backend) || !matters {
+            continue;
+        }
+        if let Availability::Broken(why) =
+            judge(find(backend, address, stop)?, backend, address, tried)
+        {
+            bail!("{why}");
+        }
+    }
+    Ok(())
+}
+
+/// Whether the cases of a backend are left out where nothing listens at its address.
+fn may_be_absent(backend: &Backend) -> bool {
+    !backend.require_server
+        && backend.address_source == AddressSource::Plan
+        && backend.ready_timeout.is_zero()
+        // What the harness starts will be there.
+        && backend.launch.is_none()
 }
 
 /// What a look at the server means. `tried` says that a request is tried before the clock starts; otherwise the
@@ -108,14 +139,14 @@ fn judge(reach: Reach, backend: &Backend, address: &Address, tried: bool) -> Ava
         false => format!(" after {waited:?}"),
     };
     match reach {
-        Reach::Refused(why) if may_be_absent => Availability::Ignored(format!(
+        Reach::Refused(why) if may_be_absent(backend) => Availability::Ignored(format!(
             "no server at {shown} ({why}); --require-server makes that a failure"
         )),
         Reach::Answers(_) if !late.is_empty() && reach.may_be_loading() => Availability::Broken(
             format!("the server at {shown} is not ready{late}: {reach}; see --ready-timeout"),
         ),
         Reach::Answers(_) => Availability::Ready,
-        _ if !tried && waited.is_zero() => Availability::Ready,
+        _ if !(tried && backend.probe) && waited.is_zero() => Availability::Ready,
         Reach::Refused(_) => Availability::Broken(format!(
             "no server at {shown}{late}: {reach}; start it, or wait for it with --ready-timeout"
         )),
@@ -126,14 +157,20 @@ fn judge(reach: Reach, backend: &Backend, address: &Address, tried: bool) -> Ava
 }
 
 /// Looks for the server, again and again while it loads and the plan wants to wait.
-fn find(backend: &Backend, address: &Address) -> anyhow::Result<Reach> {
+fn find(backend: &Backend, address: &Address, stop: &Stop) -> anyhow::Result<Reach> {
     let (models, health) = (address.below("/v1/models"), address.beside("/health"));
     let probe = Probe::new(backend, &models)?;
     let proxied = is_proxied(&models)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let patience = backend.connect_timeout;
     let look = |url: &url::Url, patience: Duration| {
-        match runtime.block_on(probe.reach(url.clone(), patience)) {
+        let reach = async {
+            tokio::select! {
+                reach = probe.reach(url.clone(), patience) => reach,
+                () = stop.requested() => Reach::Broken("interrupted".to_owned()),
+            }
+        };
+        match runtime.block_on(reach) {
             // That is the proxy, which says nothing about the server.
             Reach::Refused(why) if proxied => Reach::Broken(why),
             reach => reach,
@@ -142,6 +179,9 @@ fn find(backend: &Backend, address: &Address) -> anyhow::Result<Reach> {
     let clock = Clock::start();
     let mut news = Duration::ZERO;
     loop {
+        if stop.is_requested() {
+            bail!("interrupted while the server of `{}` was waited for", backend.name);
+        }
         let left = backend.ready_timeout.saturating_sub(clock.now());
         let mut reach = look(&models, patience);
         let waits = !backend.ready_timeout.is_zero();

@@ -367,6 +367,7 @@ impl Runner {
         }
         if self.mode == Mode::Bench {
             let stop = &self.interrupt.stop;
+            availability::ensure(&job.case, self.options.test_prompt, stop)?;
             measure::serve(&job.case, &self.options.servers, stop)?;
         }
         let journal = match self.records_path(&job.case.name) {

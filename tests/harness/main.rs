@@ -532,7 +532,7 @@ fn secrets_reach_no_output() {
 
 fn backend_at(url: &str) -> String {
     format!(
-        "[[backend]]\nname = \"remote\"\nkind = \"vllm\"\nbase_url = \"{url}\"\nmodels = [\"m\"]"
+        "[[backend]]\nname = \"remote\"\nkind = \"vllm\"\nbase_url = \"{url}\"\nmodels = [\"m\"]\n"
     )
 }
 
