@@ -130,9 +130,6 @@ fn may_be_absent(backend: &Backend) -> bool {
 /// requests of the case themselves say what is wrong.
 fn judge(reach: Reach, backend: &Backend, address: &Address, tried: bool) -> Availability {
     let waited = backend.ready_timeout;
-    let may_be_absent = !backend.require_server
-        && backend.address_source == AddressSource::Plan
-        && waited.is_zero();
     let shown = address.shown();
     let late = match waited.is_zero() {
         true => String::new(),

