@@ -13,8 +13,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-mod addresses;
 mod absent;
+mod addresses;
 mod compared;
 mod connections;
 mod failures;
