@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A word of a library, and who in `src` may say it.
-const HOMES: [(&str, &[&str]); 15] = [
+const HOMES: [(&str, &[&str]); 16] = [
     ("reqwest", &["hub", "probe", "scrape"]),
     ("procfs", &["environment", "host"]),
     ("httparse", &["http1"]),
