@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, LOCATION, PROXY_AUTHORIZATION};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use serde_json::{Map, Value};
 use tokio::io::ReadBuf;
 use url::{Position, Url};
 
@@ -57,6 +58,8 @@ pub struct Client {
     pool: Pool,
     speech: Speech,
     protocol: ProtocolKind,
+    /// How many choices each answer has.
+    choices: u32,
     secrets: Vec<Secret>,
 }
 
@@ -161,6 +164,7 @@ impl Client {
             speech,
             pool: Pool::new(target),
             protocol: backend.protocol,
+            choices: choices(&backend.extra_body),
             secrets: backend.secrets().cloned().collect(),
         })
     }
@@ -237,7 +241,7 @@ impl Client {
             last_byte: Stamp::new(begun),
             refusal: OnceLock::new(),
         };
-        let mut reader = StreamReader::new(self.protocol);
+        let mut reader = StreamReader::new(self.protocol).of_choices(self.choices);
         let bounds = Bounds {
             clock,
             deadline: begun + limits.timeout,
@@ -252,7 +256,8 @@ impl Client {
             failure = watch(clock, begun, &times.last_byte, limits) => Some(failure),
             () = stop.requested() => Some(cancelled()),
         };
-        let ended = if reader.is_done() { times.last_byte.get() } else { clock.now() };
+        let over = reader.is_done() || reader.has_finished();
+        let ended = if over { times.last_byte.get() } else { clock.now() };
         let (stream, outcome) = reader.finish(ended, interrupted);
         let outcome = self.told(outcome);
         let Times { sent, connect, resent, refusal, .. } = times;
@@ -353,7 +358,7 @@ impl Client {
         let mut refusal = Vec::new();
         let mut grace = Grace::default();
         while !reader.is_done() && refusal.len() < ERROR_BODY_BYTES {
-            let read = grace.limit(clock, reader.has_finished(), http2::next(&mut body)).await;
+            let read = grace.limit(clock, reader.finished_at(), http2::next(&mut body)).await;
             let Some(read) = read else { break };
             let at = clock.now();
             match read {
@@ -365,6 +370,9 @@ impl Client {
                     }
                     if let Some(failure) = bounds.exceeded(at, bytes.len(), reader).await {
                         return Some(failure);
+                    }
+                    if is_over(reader, at) {
+                        break;
                     }
                 }
                 Ok(None) => break,
@@ -486,7 +494,7 @@ impl Client {
         let clock = bounds.clock;
         let truncated = |message: String| Err((Failure::Truncated, message));
         while !reader.is_done() && !response.is_done() && refusal.len() < ERROR_BODY_BYTES {
-            let finished = reader.has_finished();
+            let finished = reader.finished_at();
             let mut last = (Duration::ZERO, 0);
             let read = read(connection, |bytes, arrived| {
                 let at = clock.at(arrived).max(times.sent.get());
@@ -509,7 +517,7 @@ impl Client {
             if let Some(failure) = bounds.exceeded(at, length, reader).await {
                 return Err(failure);
             }
-            if grace.end.is_some_and(|end| end <= at) {
+            if is_over(reader, at) {
                 grace.over = true;
                 return Ok(());
             }
@@ -589,8 +597,6 @@ fn cancelled() -> (Failure, String) {
 /// Limits how long a response is read after its answer has finished.
 #[derive(Default)]
 struct Grace {
-    /// When it is over, once the answer has finished.
-    end: Option<Duration>,
     /// The response was not read to its end.
     over: bool,
 }
@@ -600,21 +606,31 @@ impl Grace {
     async fn limit<T>(
         &mut self,
         clock: Clock,
-        finished: bool,
+        finished: Option<Duration>,
         read: impl Future<Output = T>,
     ) -> Option<T> {
-        if !finished {
-            return Some(read.await);
-        }
-        let end = *self.end.get_or_insert_with(|| clock.now() + GRACE);
+        let Some(finished) = finished else { return Some(read.await) };
+        let end = finished + GRACE;
         let read = tokio::select! {
             biased;
-            () = clock.wait_until(end) => None,
+            // What is there already counts, also where this comes late.
             read = read => Some(read),
+            () = clock.wait_until(end) => None,
         };
         self.over |= read.is_none();
         read
     }
+}
+
+/// Whether a read at `at` came too long after the answer had finished: an endless rest outruns every timer.
+fn is_over(reader: &StreamReader, at: Duration) -> bool {
+    reader.finished_at().is_some_and(|finished| finished + GRACE <= at)
+}
+
+/// How many choices a body with these fields asks for.
+fn choices(extra_body: &Map<String, Value>) -> u32 {
+    let asked = extra_body.get("n").and_then(Value::as_u64);
+    asked.and_then(|choices| u32::try_from(choices).ok()).unwrap_or(1)
 }
 
 /// The URL without what is for nobody's eyes.

@@ -45,7 +45,12 @@ struct State {
     /// The choices that were seen and those that ended, as in [`Event`].
     seen: u64,
     finished: u64,
-    repetition: Repetition,
+    /// How many choices were asked for; 0 and 1 are one.
+    asked_choices: u32,
+    /// The read that completed the last event with output or an end.
+    last_part: Duration,
+    text: Repetition,
+    reasoning: Repetition,
 }
 
 /// Whether each text so far begins with all of the text before it, as where a server sends all of an answer again and
@@ -75,7 +80,8 @@ impl Repetition {
             return;
         }
         let previous = &whole[whole.len() - self.last..];
-        self.broken |= !text.starts_with(previous);
+        // Half a character at its end is whole in the next text.
+        self.broken |= !text.starts_with(previous.trim_end_matches('\u{fffd}'));
         self.longer += u32::from(0 < self.texts && previous.len() < text.len());
         self.texts += 1;
         self.before = std::mem::replace(&mut self.last, text.len());
@@ -83,6 +89,15 @@ impl Repetition {
             whole.clear();
         }
         whole.push_str(text);
+    }
+
+    /// Leaves of `whole` the last text alone where it is the whole answer; says whether it is.
+    fn keep_last(self, whole: &mut String) -> bool {
+        let accumulates = self.accumulates();
+        if accumulates {
+            whole.drain(..whole.len() - self.last);
+        }
+        accumulates
     }
 
     /// Whether the last text is the whole answer because all texts accumulate.
@@ -119,6 +134,12 @@ impl StreamReader {
     /// A reader of a response that has not begun.
     pub fn new(protocol: ProtocolKind) -> Self {
         Self { protocol, shape: Shape::Unknown, state: State::default() }
+    }
+
+    /// The same for an answer of `choices` choices, which ends only when each of them has ended.
+    pub fn of_choices(mut self, choices: u32) -> Self {
+        self.state.asked_choices = choices;
+        self
     }
 
     /// Takes the bytes of one read and its stamp.
@@ -173,6 +194,11 @@ impl StreamReader {
         self.state.has_finished()
     }
 
+    /// When the last part of an answer that has ended came.
+    pub fn finished_at(&self) -> Option<Duration> {
+        self.has_finished().then_some(self.state.last_part)
+    }
+
     /// What the stream brought, and how it ended. `interrupted` is why reading stopped before the
     /// response ended; `None` where it ended by itself.
     pub fn finish(
@@ -205,7 +231,9 @@ impl StreamReader {
 
 impl State {
     fn has_finished(&self) -> bool {
-        self.seen != 0 && self.seen & !self.finished == 0
+        self.seen != 0
+            && self.seen & !self.finished == 0
+            && self.asked_choices.min(u64::BITS) <= self.finished.count_ones()
     }
 
     fn event(&mut self, protocol: ProtocolKind, name: EventName, data: &[u8], at: Duration) {
@@ -215,7 +243,11 @@ impl State {
             return;
         }
         if name == EventName::Error {
-            self.error = Some((Failure::ServerError, wire::error_message(data)));
+            let mut message = wire::error_message(data);
+            if message.is_empty() {
+                message.push_str("an event named error, without a message");
+            }
+            self.error = Some((Failure::ServerError, message));
             return;
         }
         match protocol.read(data, &mut self.event) {
@@ -243,15 +275,21 @@ impl State {
         if !event.text.is_empty() {
             self.stream.first_answer.get_or_insert(at);
         }
+        if event.has_output() || event.finished != 0 {
+            self.last_part = at;
+        }
         self.seen |= event.seen;
+        // What goes on has not ended, whatever was said before.
+        let one = event.seen == 0 && event.has_output();
+        self.finished &= !if one { 1 } else { event.with_output };
         self.finished |= event.finished;
         self.stream.choices = self.seen.count_ones();
         // The texts of several choices are not mixed.
         if (event.seen != 0 || event.has_output())
             && *self.main_choice.get_or_insert(event.choice) == event.choice
         {
-            self.repetition.add(&mut self.stream.text, &event.text);
-            self.stream.reasoning.push_str(&event.reasoning);
+            self.text.add(&mut self.stream.text, &event.text);
+            self.reasoning.add(&mut self.stream.reasoning, &event.reasoning);
         }
         self.stream.usage = event.usage.or(self.stream.usage);
         let reason = event.finish_reason.take();
@@ -261,14 +299,12 @@ impl State {
 
     /// Leaves of texts that repeat each other what was generated.
     fn drop_repetition(&mut self) {
-        let text = &mut self.stream.text;
-        if self.repetition.accumulates() {
-            text.drain(..text.len() - self.repetition.last);
-            self.stream.accumulated = true;
-        } else if self.repetition.ends_with_all(text) {
-            text.truncate(self.repetition.last);
-            self.stream.chunks.pop();
-            self.stream.accumulated = true;
+        let Stream { text, reasoning, chunks, choices, accumulated, .. } = &mut self.stream;
+        *accumulated = self.reasoning.keep_last(reasoning) | self.text.keep_last(text);
+        if !*accumulated && *choices <= 1 && self.text.ends_with_all(text) {
+            text.truncate(self.text.last);
+            chunks.pop();
+            *accumulated = true;
         }
     }
 
@@ -430,6 +466,11 @@ mod tests {
             (r#"{"object":"list"}"#.to_owned(), Failure::Empty),
             (r#"{"object":"error","message":"oom"}"#.to_owned(), Failure::ServerError),
             (format!("{a}event: error\ndata: oom\n\n"), Failure::ServerError),
+            (format!("{a}event: Error\ndata:\n\ndata: [DONE]\n\n"), Failure::ServerError),
+            (
+                format!("{a}data: {{\"code\":9,\"msg\":\"oom\"}}\n\ndata: [DONE]\n\n"),
+                Failure::ServerError,
+            ),
             ("<html>a gateway's page</html>".to_owned(), Failure::BadJson),
         ] {
             let (_, outcome) = read(ProtocolKind::Completions, &[stream.as_bytes()]);
@@ -539,6 +580,7 @@ mod tests {
             (&["Once upon", "Once upon a time"], "Once upon a time", 2, true),
             (&growing, growing.last().unwrap(), 29, true),
             (&["Once", " upon", " a", "Once upon a"], "Once upon a", 3, true),
+            (&["caf\u{fffd}", "caf\u{e9} a", "caf\u{e9} au lait"], "caf\u{e9} au lait", 3, true),
             (&["a", "b", "c"], "abc", 3, false),
             (&["a", "a", "a"], "aaa", 3, false),
             (&["ha", "ha", "haha"], "hahahaha", 3, false),
@@ -548,6 +590,67 @@ mod tests {
         ] {
             assert_eq!(stream(texts), (text.to_owned(), chunks, accumulated), "{texts:?}");
         }
+    }
+
+    #[test]
+    fn reasoning_that_accumulates_is_read_once_and_the_answer_after_it_too() {
+        let delta = |field: &str, text: &str| {
+            format!("data: {{\"choices\":[{{\"delta\":{{\"{field}\":\"{text}\"}}}}]}}\n\n")
+        };
+        let events = [
+            delta("reasoning_content", "let"),
+            delta("reasoning_content", "let me"),
+            delta("reasoning_content", "let me see"),
+            delta("content", "It"),
+            delta("content", "It is"),
+            delta("content", "It is so"),
+            "data: [DONE]\n\n".to_owned(),
+        ];
+        let (stream, outcome) = read(ProtocolKind::Chat, &[events.concat().as_bytes()]);
+        assert_eq!(outcome, Outcome::Completed);
+        let texts = (stream.reasoning.as_str(), stream.text.as_str());
+        assert_eq!((texts, stream.accumulated), (("let me see", "It is so"), true));
+    }
+
+    #[test]
+    fn an_answer_that_goes_on_after_a_finish_reason_has_not_ended() {
+        let event = |text: &str, reason: &str| {
+            format!(
+                "data: {{\"choices\":[{{\"text\":\"{text}\",\"finish_reason\":{reason}}}]}}\n\n"
+            )
+        };
+        let usage = "data: {\"choices\":[],\"usage\":{\"completion_tokens\":2}}\n\n".to_owned();
+        let empty = event("", "null");
+        let mut reader = StreamReader::new(ProtocolKind::Completions);
+        for (at, part, finished) in [
+            (1, event("a", "\"running\""), Some(ms(1))),
+            (2, event("b", "null"), None),
+            (3, event("c", "\"stop\""), Some(ms(3))),
+            (4, event("d", "\"stop\""), Some(ms(4))),
+            (5, usage, Some(ms(4))),
+            (6, empty, Some(ms(4))),
+        ] {
+            reader.feed(part.as_bytes(), ms(at));
+            assert_eq!(reader.finished_at(), finished, "{part}");
+        }
+        let cut = event("a", "\"running\"") + &event("b", "null");
+        let (_, outcome) = read(ProtocolKind::Completions, &[cut.as_bytes()]);
+        assert_eq!(failure(&outcome), Some(Failure::Truncated));
+    }
+
+    #[test]
+    fn an_answer_of_several_choices_ends_when_each_of_those_asked_for_has_ended() {
+        let event = |index: u32| {
+            format!(
+                "data: {{\"choices\":[{{\"index\":{index},\"text\":\"a\",\"finish_reason\":\"stop\"}}]}}\n\n"
+            )
+        };
+        let mut reader = StreamReader::new(ProtocolKind::Completions).of_choices(2);
+        reader.feed(event(0).as_bytes(), ms(1));
+        assert_eq!(reader.finished_at(), None);
+        reader.feed(event(1).as_bytes(), ms(2));
+        assert_eq!(reader.finished_at(), Some(ms(2)));
+        assert_eq!(reader.finish(ms(3), None).1, Outcome::Completed);
     }
 
     #[test]
@@ -594,6 +697,11 @@ mod tests {
             "data: : ping\n\n",
             "event: ping\ndata: 7\n\n",
             "data: ping\n\n",
+            "data: [PING]\n\n",
+            "data: null\n\n",
+            "data: {}\n\n",
+            "data: {\"type\":\"ping\"}\n\n",
+            "event: Heartbeat\ndata: 7\n\n",
             ": x\n\n",
         ] {
             let stream = format!("{noise}{}{noise}data: [DONE]\n\n", completion("a", None));

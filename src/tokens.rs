@@ -63,7 +63,9 @@ pub fn count(
     let Some((record, before)) = turns.split_last() else { return Ok(RequestTokens::default()) };
     let usage = record.stream.usage;
     let stream = &record.stream;
+    // The texts of choices beside the first are not kept.
     let client = tokenizer
+        .filter(|_| stream.choices <= 1)
         .map(|tokenizer| {
             let answer = tokenizer.count_output(&stream.text)?;
             Ok::<_, anyhow::Error>(answer + tokenizer.count_output(&stream.reasoning)?)
@@ -83,7 +85,7 @@ pub fn count(
     Ok(RequestTokens {
         input: TokenCount { server: prompt_by_server, client: prompt_by_client },
         output: TokenCount { server: usage.and_then(|usage| usage.completion_tokens), client },
-        asked: request.output_tokens_of(record.turn),
+        asked: request.output_tokens_of(record.turn).saturating_mul(stream.choices.max(1)),
         cached: usage.and_then(|usage| usage.cached_tokens),
     })
 }

@@ -52,6 +52,9 @@ struct Delta<'a> {
     function_call: Filled,
     #[serde(borrow, default)]
     audio: Object<Audio<'a>>,
+    #[serde(default)]
+    images: Filled,
+    error: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -66,6 +69,7 @@ impl<'a> openai::Choice<'a> for Choice<'a> {
     fn add_to(self, event: &mut Event) -> Result<(), EventError> {
         no_error(self.error)?;
         if let Some(delta) = self.delta.0.or(self.message.0) {
+            no_error(delta.error)?;
             delta.content.add_to(&mut event.text, &mut event.reasoning);
             delta.refusal.add_all_to(&mut event.text);
             let names =
@@ -73,7 +77,7 @@ impl<'a> openai::Choice<'a> for Choice<'a> {
             if let Some(reasoning) = names.iter().find(|reasoning| !reasoning.is_empty()) {
                 reasoning.add_all_to(&mut event.reasoning);
             }
-            event.other_output |= delta.tool_calls.0 || delta.function_call.0;
+            event.other_output |= delta.tool_calls.0 || delta.function_call.0 || delta.images.0;
             if let Some(audio) = delta.audio.0 {
                 audio.transcript.add_all_to(&mut event.text);
                 event.other_output |= audio.data.0;
@@ -181,8 +185,17 @@ mod tests {
 
     #[test]
     fn a_choice_may_hold_an_error() {
-        let data = br#"{"choices":[{"index":0,"delta":{"content":""},"error":{"code":502,"message":"gone"}}]}"#;
-        assert_eq!(read(data), Err(EventError::Server("gone".to_owned())));
+        for data in [
+            r#"{"choices":[{"index":0,"delta":{"content":""},"error":{"code":502,"message":"gone"}}]}"#,
+            r#"{"choices":[{"index":0,"delta":{"content":"a","error":"gone"}}]}"#,
+            r#"{"choices":[{"index":0,"delta":{}},{"index":1,"error":{"message":"gone"}}]}"#,
+        ] {
+            let gone = EventError::Server("gone".to_owned());
+            assert_eq!(read(data.as_bytes()), Err(gone), "{data}");
+        }
+        let empty =
+            br#"{"choices":[{"delta":{"content":"a"},"error":{"code":"","message":null}}]}"#;
+        assert!(read(empty).is_ok());
     }
 
     #[test]

@@ -152,8 +152,22 @@ mod tests {
             (r#"{"message":"late"}"#, "late"),
             (r#"{"detail":"late"}"#, "late"),
             (r#"{"choices":[],"code":500,"msg":"x","message":"late"}"#, "late"),
+            (r#"{"choices":[],"code":1001,"msg":"late"}"#, "late"),
+            (r#"{"choices":[{"text":"a"}],"code":500,"message":"late"}"#, "late"),
+            (r#"{"choices":[{"text":"a"}],"error_code":"E1","message":"late"}"#, "late"),
         ] {
             assert_eq!(read(data.as_bytes()), Err(EventError::Server(message.into())), "{data}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_says_that_all_is_well_is_read() {
+        for said in [r#""code":0,"message":"success""#, r#""code":200,"msg":"ok""#, r#""error":{}"#]
+        {
+            let data = format!(r#"{{"choices":[{{"text":"a"}}],{said}}}"#);
+            assert_eq!(read(data.as_bytes()).unwrap().text, "a", "{said}");
+            let data = format!(r#"{{"choices":[],{said}}}"#);
+            assert!(read(data.as_bytes()).is_ok(), "{said}");
         }
     }
 

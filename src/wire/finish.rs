@@ -39,6 +39,7 @@ const OPENAI: &[&str] = &[
     "done",
     "end",
     "end_turn",
+    "finished",
     "limit",
     "max_length",
     "max_new_tokens",
@@ -55,6 +56,7 @@ const OPENAI: &[&str] = &[
     "safety",
     "sensitive",
     "spii",
+    "stopped",
     "tool_call",
     "tool_use",
 ];
@@ -62,6 +64,19 @@ const OPENAI: &[&str] = &[
 /// The end of a response, and the reason where it is incomplete.
 const RESPONSES: &[&str] =
     &["completed", "stop", "max_output_tokens", "max_tokens", "length", "content_filter"];
+
+/// Words that some servers send with every event until the last.
+const NOT_YET: &[&str] = &[
+    "null",
+    "none",
+    "continue",
+    "finish_reason_unspecified",
+    "generating",
+    "in_progress",
+    "not_finished",
+    "unfinished",
+    "unspecified",
+];
 
 const TGI: &[&str] = &["length", "eos_token", "stop_sequence", "stop"];
 
@@ -110,7 +125,7 @@ impl Reason<'_> {
     /// What it means in a protocol; `None` for an empty word, which is no end.
     pub(super) fn meaning(self, protocol: ProtocolKind) -> Option<FinishReason> {
         let word = self.word.trim();
-        if word.is_empty() {
+        if word.is_empty() || is_of(NOT_YET, word) {
             return None;
         }
         let ends_well = match protocol {
@@ -150,7 +165,7 @@ fn is_of(table: &[&str], word: &str) -> bool {
             |byte: u8| if matches!(byte, b'-' | b' ') { b'_' } else { byte.to_ascii_lowercase() };
         entry.len() == word.len() && entry.bytes().zip(word.bytes()).all(|(a, b)| a == plain(b))
     };
-    table.iter().any(|entry| same(&entry))
+    table.iter().any(same)
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Reason<'a> {
@@ -208,6 +223,8 @@ mod tests {
             (r#""""#, None),
             (r#"" ""#, None),
             ("false", None),
+            (r#""null""#, None),
+            (r#""in-progress""#, None),
             (r#""stop""#, well("stop")),
             (r#""LENGTH""#, well("LENGTH")),
             (r#""tool-calls""#, well("tool-calls")),

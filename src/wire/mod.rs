@@ -9,6 +9,7 @@ use crate::surrogates;
 
 mod chat;
 mod completions;
+mod fault;
 mod finish;
 mod lenient;
 mod openai;
@@ -17,6 +18,7 @@ mod sse;
 mod tgi;
 mod triton;
 
+pub use fault::message as error_message;
 pub use sse::{EventName, SseParser};
 
 /// What speaks at a backend's address.
@@ -235,7 +237,7 @@ impl ProtocolKind {
     pub fn read(self, data: &[u8], event: &mut Event) -> Result<(), EventError> {
         event.clear();
         let text = data.trim_ascii();
-        if text == b"[DONE]" {
+        if text.eq_ignore_ascii_case(b"[DONE]") || text == b"\"[DONE]\"" {
             event.done = true;
             return Ok(());
         }
@@ -274,7 +276,18 @@ fn is_keep_alive(text: &[u8]) -> bool {
         None | Some(b':') => true,
         Some(b'{') => false,
         Some(_) => {
-            let words: [&[u8]; 5] = [b"ping", b"[ping]", b"keep-alive", b"keepalive", b"heartbeat"];
+            let text = text.strip_prefix(b"[").unwrap_or(text);
+            let text = text.strip_suffix(b"]").unwrap_or(text);
+            let words: [&[u8]; 8] = [
+                b"",
+                b"null",
+                b"\"\"",
+                b"ping",
+                b"keep-alive",
+                b"keep_alive",
+                b"keepalive",
+                b"heartbeat",
+            ];
             words.iter().any(|word| text.eq_ignore_ascii_case(word))
         }
     }
@@ -287,26 +300,15 @@ fn bit(choice: u32) -> u64 {
 
 /// Fails where an event's `error` field says something.
 fn no_error(error: Option<serde_json::Value>) -> Result<(), EventError> {
-    let nothing = |error: &serde_json::Value| match error {
-        serde_json::Value::Null | serde_json::Value::Bool(false) => true,
-        serde_json::Value::String(text) => text.is_empty(),
-        _ => false,
-    };
-    match error.filter(|error| !nothing(error)) {
-        Some(error) => Err(EventError::Server(openai::error_message(&error))),
+    match error.filter(|error| !fault::is_empty(error)) {
+        Some(error) => Err(EventError::Server(fault::message_of(&error))),
         None => Ok(()),
     }
 }
 
-/// What the body of an error response says: the message of its error object, else the text itself.
-pub fn error_message(body: &[u8]) -> String {
-    match serde_json::from_slice::<serde_json::Value>(body) {
-        Ok(value) => {
-            let error = value.get("error").filter(|error| !error.is_null());
-            openai::error_message(error.unwrap_or(&value))
-        }
-        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
-    }
+/// Fails where an event without a part of an answer is an error.
+fn no_fault(data: &[u8]) -> Result<(), EventError> {
+    fault::of(data).map_or(Ok(()), |message| Err(EventError::Server(message)))
 }
 
 /// What one event of a stream brought. Most bring one thing.
@@ -324,6 +326,8 @@ pub struct Event {
     pub seen: u64,
     /// See `seen`.
     pub finished: u64,
+    /// See `seen`: those that it brings output of.
+    pub with_output: u64,
     /// Why the server stopped, where this event ends the answer; of several choices, the worst.
     pub finish_reason: Option<FinishReason>,
     /// How many tokens this event is, where the protocol says so.
@@ -353,10 +357,20 @@ impl Event {
         self.finish_reason = worse(self.finish_reason.take(), reason);
     }
 
+    /// Notes that it speaks of its choice, once what it says of it is there.
+    fn note_choice(&mut self) {
+        self.seen |= bit(self.choice);
+        if self.has_output() {
+            self.with_output |= bit(self.choice);
+        }
+    }
+
     /// Adds what the event says of a choice beside its first.
     fn add_other(&mut self, other: Self) {
         self.other_output |= other.has_output();
+        self.seen |= other.seen;
         self.finished |= other.finished;
+        self.with_output |= other.with_output;
         self.usage = self.usage.or(other.usage);
         self.finish_reason = worse(self.finish_reason.take(), other.finish_reason);
     }

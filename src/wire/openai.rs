@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::lenient::{Count, Filled, Object};
-use super::{Event, EventError, Request, bit, no_error, parse};
+use super::{Event, EventError, Request, fault, no_error, no_fault, parse};
 use crate::record::Usage;
 
 /// The fields that both protocols have. The sampling is greedy, as in MAX's script.
@@ -64,12 +64,12 @@ struct Chunk<'a, C> {
     object: Option<&'a RawValue>,
     #[serde(borrow, rename = "type")]
     kind: Option<&'a RawValue>,
-    #[serde(default)]
-    error_code: Filled,
+    #[serde(borrow)]
+    error_code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    code: Option<&'a RawValue>,
     #[serde(default)]
     message: Filled,
-    #[serde(default)]
-    detail: Filled,
 }
 
 #[derive(Deserialize)]
@@ -80,15 +80,17 @@ struct Groq<'a> {
 }
 
 impl<C> Chunk<'_, C> {
-    /// Whether it is an error object instead of a part of an answer.
+    /// Whether it is an error, also where it holds a part of an answer.
     fn is_error(&self) -> bool {
-        let is_error =
-            |word: Option<&RawValue>| word.is_some_and(|word| word.get() == r#""error""#);
-        let empty = self.choices.as_ref().is_none_or(|choices| choices.first.is_none());
-        is_error(self.object)
-            || is_error(self.kind)
-            || self.error_code.0
-            || empty && self.usage.is_none() && (self.message.0 || self.detail.0)
+        fault::is_word_error(self.object)
+            || fault::is_word_error(self.kind)
+            || fault::is_failure(self.error_code)
+            || fault::is_failure(self.code) && self.message.0
+    }
+
+    /// Whether it holds nothing of an answer.
+    fn is_empty(&self) -> bool {
+        self.usage.is_none() && self.choices.as_ref().is_none_or(|choices| choices.first.is_none())
     }
 }
 
@@ -179,7 +181,10 @@ pub(super) fn counted(prompt: Count, completion: Count, cached: Count, reasoning
 pub(super) fn read<'a, C: Choice<'a>>(data: &'a [u8], event: &mut Event) -> Result<(), EventError> {
     let chunk: Chunk<'_, C> = parse(data)?;
     if chunk.is_error() {
-        return Err(EventError::Server(super::error_message(data)));
+        return Err(EventError::Server(fault::message(data)));
+    }
+    if chunk.is_empty() {
+        no_fault(data)?;
     }
     no_error(chunk.error)?;
     let groq = chunk.x_groq.0;
@@ -190,26 +195,15 @@ pub(super) fn read<'a, C: Choice<'a>>(data: &'a [u8], event: &mut Event) -> Resu
     if let Some(first) = first {
         event.choice = first.index();
         first.add_to(event)?;
-        event.seen |= bit(event.choice);
+        event.note_choice();
     }
     for other in others {
-        let index = other.index();
-        let mut apart = Event { choice: index, ..Event::default() };
+        let mut apart = Event { choice: other.index(), ..Event::default() };
         other.add_to(&mut apart)?;
-        event.seen |= bit(index);
+        apart.note_choice();
         event.add_other(apart);
     }
     Ok(())
-}
-
-/// What an error object says: its `message` where it has one.
-pub(super) fn error_message(error: &Value) -> String {
-    let names = ["message", "msg", "error_msg", "detail"];
-    let said = names.iter().filter_map(|name| error.get(*name)).find(|said| !said.is_null());
-    match said.unwrap_or(error) {
-        Value::String(message) => message.clone(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use serde_json::{Map, Value, json};
 
 use super::finish::Reason;
 use super::lenient::{Content, Count, Filled, Object, Text};
-use super::openai::{counted, error_message};
-use super::{Event, EventError, ProtocolKind, Request, no_error, parse};
+use super::openai::counted;
+use super::{Event, EventError, ProtocolKind, Request, fault, no_error, no_fault, parse};
 use crate::prompt::Prompt;
 use crate::record::Usage;
 
@@ -102,11 +102,11 @@ pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
                 end(response, event)?;
             }
         }
-        "response.failed" | "response.cancelled" | "error" => {
+        "response.failed" | "response.cancelled" | "response.error" | "error" => {
             let error = read.response.0.and_then(|response| response.error).or(read.error);
-            return Err(EventError::Server(match error.filter(|error| !error.is_null()) {
-                Some(error) => error_message(&error),
-                None => super::error_message(data),
+            return Err(EventError::Server(match error.filter(|error| !fault::is_empty(error)) {
+                Some(error) => fault::message_of(&error),
+                None => fault::message(data),
             }));
         }
         "" => {
@@ -153,10 +153,10 @@ fn end(response: Response<'_>, event: &mut Event) -> Result<(), EventError> {
 /// An answer in one block.
 #[derive(Deserialize)]
 struct Block<'a> {
-    #[serde(borrow, default)]
-    output: Vec<Item<'a>>,
-    #[serde(borrow, default)]
-    object: Content<'a>,
+    #[serde(borrow)]
+    output: Option<Vec<Item<'a>>>,
+    #[serde(borrow)]
+    object: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -173,12 +173,10 @@ struct Item<'a> {
 
 fn read_block(data: &[u8], event: &mut Event) -> Result<(), EventError> {
     let block: Block<'_> = parse(data)?;
-    let mut object = String::new();
-    block.object.add_all_to(&mut object);
-    if object == "error" {
-        return Err(EventError::Server(super::error_message(data)));
+    if block.output.is_none() && Text::of(&block.object) != "response" {
+        return no_fault(data);
     }
-    for item in &block.output {
+    for item in block.output.iter().flatten() {
         let mut kind = String::new();
         item.kind.add_all_to(&mut kind);
         match kind.as_str() {
@@ -265,6 +263,10 @@ mod tests {
             r#"{"type":"error","error":{"message":"late"}}"#,
             r#"{"error":{"message":"late"}}"#,
             r#"{"object":"error","message":"late"}"#,
+            r#"{"code":500,"message":"late"}"#,
+            r#"{"detail":"late"}"#,
+            r#"{"type":"response.error","message":"late"}"#,
+            r#"{"object":"response","status":"failed","error":{"message":"late"}}"#,
             r#"{"type":"response.completed","response":{"error":{"message":"late"}}}"#,
             r#"{"type":"response.cancelled","response":{"error":null},"message":"late"}"#,
         ] {
@@ -282,5 +284,14 @@ mod tests {
                 "stream": true, "ignore_eos": true,
             })
         );
+    }
+
+    #[test]
+    fn an_event_that_is_no_response_ends_nothing() {
+        for data in ["{}", r#"{"ping":1}"#, r#"{"type":"keepalive"}"#, r#"{"object":"list"}"#] {
+            assert_eq!(read(data), Ok(Event::default()), "{data}");
+        }
+        let event = read(r#"{"object":"response","status":"completed","output":null}"#).unwrap();
+        assert!(event.finish_reason.is_some() && !event.has_output());
     }
 }

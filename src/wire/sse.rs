@@ -19,10 +19,14 @@ pub enum EventName {
 
 impl EventName {
     fn new(name: &[u8]) -> Self {
-        match name.trim_ascii() {
-            b"error" => Self::Error,
-            b"ping" | b"heartbeat" | b"keepalive" | b"keep-alive" => Self::KeepAlive,
-            _ => Self::Other,
+        let is = |word: &&[u8]| name.trim_ascii().eq_ignore_ascii_case(word);
+        let pings: [&[u8]; 5] = [b"ping", b"heartbeat", b"keepalive", b"keep-alive", b"keep_alive"];
+        if is(&b"error".as_slice()) {
+            Self::Error
+        } else if pings.iter().any(is) {
+            Self::KeepAlive
+        } else {
+            Self::Other
         }
     }
 }
@@ -247,12 +251,15 @@ mod tests {
             let stream = format!("data: a{a}{b}data: b{c}{d}");
             let whole = events([stream.as_bytes()]);
             let bytes = stream.as_bytes();
-            // Each bit is a cut behind a byte.
-            for cuts in 0..1_u32 << bytes.len().min(12) {
-                let (head, tail) = bytes.split_at(bytes.len().saturating_sub(12));
-                let mut parts = vec![head.to_vec()];
-                for (place, byte) in tail.iter().enumerate() {
-                    if cuts & (1 << place) != 0 {
+            let is_end = |at: usize| matches!(bytes[at], b'\r' | b'\n');
+            let places: Vec<usize> =
+                (1..bytes.len()).filter(|&at| is_end(at - 1) || is_end(at)).collect();
+            // Each bit is a cut at one of the places.
+            for cuts in 0..1_u32 << places.len() {
+                let mut parts = vec![Vec::new()];
+                for (at, byte) in bytes.iter().enumerate() {
+                    let place = places.iter().position(|place| *place == at);
+                    if place.is_some_and(|place| cuts & (1 << place) != 0) {
                         parts.push(Vec::new());
                     }
                     parts.last_mut().unwrap().push(*byte);

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::finish::Reason;
 use super::lenient::{Count, Object, Text};
 use super::openai::counted;
-use super::{Event, EventError, ProtocolKind, Request, no_error, parse};
+use super::{Event, EventError, ProtocolKind, Request, no_error, no_fault, parse};
 
 pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
     let mut parameters = json!({
@@ -71,6 +71,9 @@ pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
         parse(data)?
     };
     no_error(output.error)?;
+    if output.token.is_none() && output.generated_text.is_none() {
+        return no_fault(data);
+    }
     if let Some(token) = output.token {
         event.tokens = Some(1);
         // An end-of-sequence token is no text.
@@ -81,7 +84,7 @@ pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
         event.text.push_str(Text::of(&output.generated_text));
     }
     // It stands in the last event alone.
-    event.done = output.generated_text.is_some();
+    event.done = !Text::of(&output.generated_text).is_empty();
     if let Some(details) = output.details.0 {
         let (prompt, completion) = (details.input_length, details.generated_tokens);
         event.usage = Some(counted(prompt, completion, Count::Missing, Count::Missing));
@@ -124,6 +127,24 @@ mod tests {
         let data = r#"{"token":{"id":6,"text":" b"},"generated_text":" a b","details":null}"#;
         let event = read(data).unwrap();
         assert_eq!((event.text.as_str(), event.done), (" b", true));
+    }
+
+    #[test]
+    fn an_event_with_an_empty_whole_text_is_no_end() {
+        let data = r#"{"token":{"id":6,"text":" b"},"generated_text":"","details":null}"#;
+        assert!(!read(data).unwrap().done);
+    }
+
+    #[test]
+    fn an_error_in_the_place_of_a_token_is_an_error() {
+        for data in [
+            r#"{"error":"late","error_type":"overloaded"}"#,
+            r#"{"code":500,"message":"late"}"#,
+            r#"{"detail":"late"}"#,
+        ] {
+            assert_eq!(read(data), Err(EventError::Server("late".to_owned())), "{data}");
+        }
+        assert_eq!(read("{}"), Ok(Event::default()));
     }
 
     #[test]

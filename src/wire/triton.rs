@@ -13,11 +13,12 @@
 //! response.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::finish::Reason;
-use super::lenient::{Filled, Text};
-use super::{Event, EventError, ProtocolKind, Request, no_error, parse};
+use super::lenient::Text;
+use super::{Event, EventError, ProtocolKind, Request, fault, no_error, no_fault, parse};
 
 pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
     let mut body = Map::new();
@@ -42,15 +43,18 @@ struct Output<'a> {
     #[serde(borrow)]
     finish_reason: Option<Reason<'a>>,
     error: Option<Value>,
-    #[serde(default)]
-    error_code: Filled,
+    #[serde(borrow)]
+    error_code: Option<&'a RawValue>,
 }
 
 pub(super) fn read(data: &[u8], event: &mut Event) -> Result<(), EventError> {
     let output: Output<'_> = parse(data)?;
     no_error(output.error)?;
-    if output.error_code.0 {
-        return Err(EventError::Server(super::error_message(data)));
+    if fault::is_failure(output.error_code) {
+        return Err(EventError::Server(fault::message(data)));
+    }
+    if output.text_output.is_none() {
+        no_fault(data)?;
     }
     event.text.push_str(Text::of(&output.text_output));
     let reason = output.finish_reason;
