@@ -88,7 +88,7 @@ pub fn distortions(
         let eased = eased(record, &strain.hold_ups, own);
         let without = eased.as_ref().and_then(RequestRecord::completed).unwrap_or(view);
         for (latency, pair) in &mut latencies {
-            let of = |view| latency_of(*latency, view, tokens.output.best());
+            let of = |view| latency_of(*latency, view, tokens.streamed());
             match pair {
                 Pair::Requests(measured, eased) => {
                     measured.extend(of(view).map(as_ms));

@@ -119,7 +119,7 @@ impl<'a> Requests<'a> {
     fn is_over(slo: &Slo, latency: Latency, (record, tokens): &Counted) -> Option<bool> {
         match record.completed() {
             Some(view) => {
-                let ms = as_ms(latency_of(latency, view, tokens.output.best())?);
+                let ms = as_ms(latency_of(latency, view, tokens.streamed())?);
                 Some(!slo.is_met_by(ms))
             }
             None => latency.is_of_the_server().then_some(true),
@@ -213,7 +213,7 @@ impl<'a> Requests<'a> {
         let of = |(record, tokens): &Counted| {
             let own = match (quantity, record.completed()) {
                 (Quantity::Latency(latency, _), Some(view)) if is_per_request(latency) => {
-                    latency_of(latency, view, tokens.output.best())
+                    latency_of(latency, view, tokens.streamed())
                 }
                 _ => None,
             };
@@ -298,13 +298,13 @@ fn is_per_request(latency: Latency) -> bool {
 pub(crate) fn latency_of(
     latency: Latency,
     view: Completed<'_>,
-    output_tokens: Option<u32>,
+    streamed_tokens: Option<u32>,
 ) -> Option<std::time::Duration> {
     match latency {
         Latency::Ttft => Some(view.ttft()),
         Latency::Ttfa => view.ttfa(),
         Latency::E2e => Some(view.e2e()),
-        Latency::Tpot => view.tpot(output_tokens?),
+        Latency::Tpot => view.tpot(streamed_tokens?),
         Latency::ScheduledTtft => Some(view.scheduled_ttft()),
         Latency::ScheduledE2e => Some(view.scheduled_e2e()),
         Latency::Lateness => Some(RequestRecord::lateness(view.record())),

@@ -43,6 +43,10 @@ impl Probe {
         if is_loopback(url) {
             builder = builder.no_proxy();
         }
+        if backend.http2 && url.scheme() == "http" {
+            // Without TLS nobody negotiates the version.
+            builder = builder.http2_prior_knowledge();
+        }
         let http = builder.build().context("set up the HTTP client")?;
         Ok(Self { http, secrets: backend.secrets().cloned().collect() })
     }

@@ -284,6 +284,7 @@ impl State {
         self.finished &= !if one { 1 } else { event.with_output };
         self.finished |= event.finished;
         self.stream.choices = self.seen.count_ones();
+        self.stream.other_output |= event.other_output;
         // The texts of several choices are not mixed.
         if (event.seen != 0 || event.has_output())
             && *self.main_choice.get_or_insert(event.choice) == event.choice

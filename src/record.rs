@@ -51,6 +51,8 @@ pub struct Stream {
     pub choices: u32,
     /// Each event repeated the text of those before it. `text` holds it once.
     pub accumulated: bool,
+    /// Output came that is no text here: a tool call, audio.
+    pub other_output: bool,
     /// The answer came in one piece instead of a stream: only its end is known.
     pub one_block: bool,
 }
@@ -232,12 +234,14 @@ impl<'a> Completed<'a> {
         self.last.at.saturating_sub(self.record.scheduled)
     }
 
-    /// Time per output token after the first chunk, for an answer of `output_tokens`; `None` where
-    /// no token came after it.
-    pub fn tpot(self, output_tokens: u32) -> Option<Duration> {
-        let after_first = output_tokens.checked_sub(self.first.tokens.unwrap_or(1))?;
+    /// Time per output token after the first chunk, for an answer in which `streamed_tokens` came by its chunks; `None`
+    /// where no token came after it. Zero where all chunks came in one read.
+    pub fn tpot(self, streamed_tokens: u32) -> Option<Duration> {
+        // A single chunk holds all of them, whatever their number.
+        let chunks = &self.record.stream.chunks;
+        let after_first = streamed_tokens.checked_sub(self.first.tokens.unwrap_or(1))?;
         let span = self.last.at.saturating_sub(self.first.at);
-        (0 < after_first && !span.is_zero()).then(|| span / after_first)
+        (0 < after_first && 1 < chunks.len()).then(|| span / after_first)
     }
 }
 
@@ -297,10 +301,15 @@ pub(crate) mod tests {
     fn tpot_is_missing_where_no_token_follows_the_first_chunk() {
         let mut record = completed(&[60]);
         assert_eq!(record.completed().unwrap().tpot(1), None);
-        assert_eq!(record.completed().unwrap().tpot(8), None, "one read: no time passed");
+        assert_eq!(record.completed().unwrap().tpot(8), None, "one chunk holds them all");
         record.stream.chunks[0].tokens = Some(8);
         assert_eq!(record.completed().unwrap().tpot(8), None);
         assert_eq!(record.completed().unwrap().tpot(0), None, "a count below the chunk's own");
+    }
+
+    #[test]
+    fn tpot_is_zero_where_all_chunks_came_in_one_read() {
+        assert_eq!(completed(&[60, 60, 60]).completed().unwrap().tpot(3), Some(Duration::ZERO));
     }
 
     #[test]

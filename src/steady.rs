@@ -187,7 +187,7 @@ impl SteadyState {
             if streamed { ms(read) } else { Vec::new() }
         };
         let ttft = of_stream(&|(view, _)| Some(view.ttft()));
-        let tpot = of_stream(&|(view, tokens)| view.tpot(tokens.output.best()?));
+        let tpot = of_stream(&|(view, tokens)| view.tpot(tokens.streamed()?));
         let e2e = ms(&|(view, _)| Some(view.e2e()));
 
         let mut trends = Vec::new();

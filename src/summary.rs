@@ -1,6 +1,7 @@
 //! Records in, statistics out. Pure: judges nothing, prints nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use crate::duration::as_ms;
@@ -9,7 +10,7 @@ use crate::record::{Completed, Failure, FinishReason, Outcome, RequestRecord};
 use crate::samples::{Pool, Samples};
 use crate::slo::Goodput;
 use crate::telemetry::Telemetry;
-use crate::tokens::RequestTokens;
+use crate::tokens::{RequestTokens, Unstreamed};
 
 /// A record with its token counts.
 pub type Counted = (RequestRecord, RequestTokens);
@@ -20,6 +21,15 @@ const MAX_TOKENS_PER_CHUNK: f64 = 1.05;
 const MIN_REACHED: f64 = 0.99;
 /// From this share on, prompt tokens from a cache are worth a word.
 const MIN_CACHED: f64 = 0.01;
+/// From this share of unclear answers on, there is no TPOT.
+const MAX_UNCLEAR: f64 = 0.01;
+/// A gap shorter than the mean one divided by this is none.
+const PART_OF_MEAN: u32 = 20;
+/// From this share of such gaps on, events come in bunches. Tokens that are held back until a character or a word is
+/// whole make fewer.
+const MAX_AT_ONCE: f64 = 0.25;
+/// Streams with a shorter mean gap are too fast to be told from bunches.
+const SLOW_GAP: Duration = Duration::from_millis(1);
 /// From this gap on, two counts of the same tokens disagree.
 const MAX_COUNT_GAP: f64 = 0.01;
 
@@ -74,6 +84,10 @@ pub struct Tokens {
     pub reached_ratio: Option<f64>,
     /// Prompt tokens that the server answered from a prefix cache; `None` where no answer says so.
     pub cached: Option<u64>,
+    /// Prompt tokens by the server's word; `None` unless every request has one.
+    pub input_by_server: Option<u64>,
+    /// Prompt tokens as they were counted here; `None` unless every request has such a count.
+    pub input_by_client: Option<u64>,
     /// Generated tokens by the server's word; `None` unless every request has one.
     pub output_by_server: Option<u64>,
     /// Generated tokens by the tokenizer; `None` unless every request has such a count.
@@ -101,7 +115,10 @@ impl Summary {
         warnings.extend(unknown_ends(&completed));
         warnings.extend(repeated_texts(&completed));
         warnings.extend(longer_than_asked(&completed));
+        warnings.extend(refused_counts(&completed));
+        warnings.extend(tokens.prompt_disagreement());
         warnings.extend(tokens.disagreement());
+        warnings.extend(bunched(&completed).map(|bunches| bunches.to_string()));
         warnings.extend(tokens.cache_hits());
         let resent = requests.iter().filter(|(record, _)| record.resent).count() as u64;
         warnings.extend(sent_again(resent));
@@ -279,6 +296,8 @@ impl Tokens {
             reached_ratio: output
                 .map(|_| counts().filter(reached).count() as f64 / completed.len() as f64),
             cached: (0 < cached().count()).then(|| cached().map(u64::from).sum()),
+            input_by_server: sum(|counts| counts.input.server),
+            input_by_client: sum(|counts| counts.input.client),
             output_by_server: sum(|counts| counts.output.server),
             output_by_client: sum(|counts| counts.output.client),
             per_chunk: output.filter(|_| 0 < chunks).map(|output| output as f64 / chunks as f64),
@@ -310,22 +329,48 @@ impl Tokens {
         })
     }
 
+    /// How far apart the counts of the prompts are, where both are known.
+    fn prompt_gap(&self) -> Option<f64> {
+        gap(self.input_by_server?, self.input_by_client?)
+    }
+
+    /// What to say where the server and we count the prompts differently.
+    fn prompt_disagreement(&self) -> Option<String> {
+        let gap = self.prompt_gap()?;
+        Some(format!(
+            "the server counts {} prompt tokens, and {} were meant to be sent ({:.1} % apart): the figures use the \
+             server's",
+            self.input_by_server?,
+            self.input_by_client?,
+            gap * 100.0
+        ))
+    }
+
     /// What to say where the server and the tokenizer count differently.
     fn disagreement(&self) -> Option<String> {
-        let (server, client) = (self.output_by_server? as f64, self.output_by_client? as f64);
-        let gap = (client - server).abs() / server.max(1.0);
-        (MAX_COUNT_GAP < gap).then(|| {
-            format!(
-                "the server counts {server} output tokens and the tokenizer {client} ({:.1} % \
-                 apart): the figures use the server's; is it the model's tokenizer?",
-                gap * 100.0
-            )
-        })
+        let (server, client) = (self.output_by_server?, self.output_by_client?);
+        let gap = gap(server, client)?;
+        // Where they agree on the prompts, it is the model's.
+        let hint = match self.prompt_gap() {
+            Some(_) => "; is it the model's tokenizer?",
+            None => "",
+        };
+        Some(format!(
+            "the server counts {server} output tokens and the tokenizer {client} ({:.1} % apart): the figures use \
+             the server's{hint}",
+            gap * 100.0
+        ))
     }
 }
 
+/// How far apart two counts are, as a share of the server's; `None` where they agree.
+fn gap(server: u64, client: u64) -> Option<f64> {
+    let gap = client.abs_diff(server) as f64 / server.max(1) as f64;
+    (MAX_COUNT_GAP < gap).then_some(gap)
+}
+
 pub(crate) fn is_good(completed: Completed<'_>, tokens: RequestTokens, goodput: Goodput) -> bool {
-    let tpot = tokens.output.best().and_then(|output| completed.tpot(output));
+    let tpot = tokens.streamed().and_then(|streamed| completed.tpot(streamed));
     let within = |value: Option<Duration>, limit: Option<Duration>| match (value, limit) {
         (Some(value), Some(limit)) => value <= limit,
         (None, _) | (_, None) => true,
@@ -426,14 +471,22 @@ fn latency_samples(
         Latency::Connect => {
             of_all(&|record| record.connect, "every request used an open connection")
         }
-        Latency::Tpot => exact(
-            completed
-                .iter()
-                .filter_map(|(view, tokens)| view.tpot(tokens.output.best()?))
-                .map(as_ms)
-                .collect(),
-            "no answer had a token after its first chunk",
-        ),
+        Latency::Tpot => {
+            let unknown = completed.iter().filter(|(_, tokens)| is_unclear(*tokens)).count();
+            if MAX_UNCLEAR * (completed.len() as f64) < unknown as f64 {
+                return Err(format!(
+                    "the server counts far more tokens in {unknown} answers than were streamed, and does not say how \
+                     many were hidden (`reasoning_tokens`)"
+                ));
+            }
+            let tpot = |(view, tokens): &(Completed<'_>, RequestTokens)| {
+                view.tpot(tokens.streamed()?).map(as_ms)
+            };
+            exact(
+                completed.iter().filter_map(tpot).collect(),
+                "no answer had a token after its first chunk",
+            )
+        }
         Latency::ChunkGap => pool(completed, |view, pool| {
             view.record().chunk_gaps().for_each(|gap| pool.record(gap, 1));
         }),
@@ -447,6 +500,61 @@ fn sent_again(count: u64) -> Option<String> {
         format!(
             "{count} requests were sent again on a fresh connection, with their clocks running: the server had closed \
              the one that they were sent on and answered nothing"
+        )
+    })
+}
+
+/// Whether nobody knows how many tokens of an answer were streamed.
+fn is_unclear(tokens: RequestTokens) -> bool {
+    tokens.unstreamed == Unstreamed::Unknown
+}
+
+/// Events that come several at a time, after a pause.
+struct Bunches {
+    /// Events per bunch, on average.
+    size: f64,
+    /// Share of the gaps that are as good as none.
+    share: f64,
+}
+
+impl fmt::Display for Bunches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "events come about {:.1} at a time ({:.0} % of them at once with the one before): something before the \
+             client holds them back, so the gaps between events (`chunk_gap`) are those of bunches and say nothing of \
+             single tokens",
+            self.size,
+            self.share * 100.0
+        )
+    }
+}
+
+/// Whether events come in bunches: many follow the one before them at once, though the stream as a whole is slow. An
+/// engine that is fast has short gaps, but then its mean gap is short too.
+fn bunched(completed: &[(Completed<'_>, RequestTokens)]) -> Option<Bunches> {
+    let gaps = || completed.iter().flat_map(|(view, _)| view.record().chunk_gaps());
+    let (count, sum) =
+        gaps().fold((0_u64, Duration::ZERO), |(count, sum), gap| (count + 1, sum + gap));
+    let mean = sum.checked_div(u32::try_from(count).ok()?)?;
+    if mean < SLOW_GAP {
+        return None;
+    }
+    let short = mean / PART_OF_MEAN;
+    let at_once = gaps().filter(|gap| *gap < short).count() as f64;
+    let share = at_once / count as f64;
+    // Each answer has an event, and a bunch, more than it has gaps.
+    let events = count as f64 + completed.len() as f64;
+    (MAX_AT_ONCE < share).then(|| Bunches { size: events / (events - at_once), share })
+}
+
+/// What to say where the server's counts cannot be true.
+fn refused_counts(completed: &[(Completed<'_>, RequestTokens)]) -> Option<String> {
+    let count = completed.iter().filter(|(_, tokens)| tokens.refused_counts).count();
+    (0 < count).then(|| {
+        format!(
+            "in {count} answers the server's `usage` holds numbers that cannot be true (negative, no whole number, zero \
+             beside text, over 100 times what was asked for, a part larger than its whole): they are left out"
         )
     })
 }
@@ -508,6 +616,9 @@ fn longer_than_asked(completed: &[(Completed<'_>, RequestTokens)]) -> Option<Str
 /// Gaps between tokens. Where the server counts the tokens of each chunk, a gap is shared by the tokens
 /// of the chunk that ended it.
 fn itl(completed: &[(Completed<'_>, RequestTokens)], tokens: Tokens) -> Result<Samples, String> {
+    if let Some(bunches) = bunched(completed) {
+        return Err(bunches.to_string());
+    }
     let chunks = || completed.iter().flat_map(|(view, _)| &view.record().stream.chunks);
     if chunks().all(|chunk| chunk.tokens.is_some()) {
         return pool(completed, |view, pool| {
@@ -565,8 +676,12 @@ pub(crate) mod tests {
     /// A record whose server and tokenizer count `output` tokens, and 10 of the prompt.
     pub(crate) fn counted(record: RequestRecord, output: u32) -> Counted {
         let count = |tokens| TokenCount { server: Some(tokens), client: Some(tokens) };
-        let tokens =
-            RequestTokens { input: count(10), output: count(output), asked: output, cached: None };
+        let tokens = RequestTokens {
+            input: count(10),
+            output: count(output),
+            asked: output,
+            ..RequestTokens::default()
+        };
         (record, tokens)
     }
 
@@ -673,12 +788,33 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn events_that_come_in_bunches_have_no_gaps_between_tokens() {
+        let itl = |chunks: &[u64]| {
+            let requests = [counted(completed(chunks), chunks.len() as u32)];
+            Summary::new(&requests, None).latencies[&Latency::Itl]
+                .clone()
+                .map(|samples| samples.count())
+        };
+        // Five at a time every 50 ms, and a steady stream with one hold-up and one double event.
+        let bunches: Vec<u64> = (0..40).map(|event| 60 + event / 5 * 50).collect();
+        let steady: Vec<u64> = (0..40).map(|event| 60 + 10 * event).collect();
+        let uneven: Vec<u64> =
+            (0..40).map(|event| 60 + 10 * (event - u64::from(event == 20))).collect();
+        let fast: Vec<u64> = (0..40).map(|event| 60 + event / 8).collect();
+        assert!(itl(&bunches).unwrap_err().contains("about 5.0 at a time"), "{:?}", itl(&bunches));
+        for chunks in [steady, uneven, fast] {
+            assert_eq!(itl(&chunks), Ok(39), "{chunks:?}");
+        }
+    }
+
+    #[test]
     fn counts_that_disagree_are_a_warning() {
         let (record, mut tokens) = counted(completed(&[60, 70]), 100);
         assert_eq!(Summary::new(&[(record.clone(), tokens)], None).warnings, [""; 0]);
         tokens.output.client = Some(102);
         let summary = Summary::new(&[(record, tokens)], None);
         assert!(summary.warnings[0].contains("2.0 % apart"), "{:?}", summary.warnings);
+        assert!(!summary.warnings[0].contains("model's tokenizer"), "the prompts' counts agree");
         assert_eq!(summary.tokens.output, Some(100), "the server's count is the one used");
     }
 }

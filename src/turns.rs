@@ -89,7 +89,7 @@ impl Turn {
             completed.extend(record.completed().map(|view| (view, tokens)));
         }
         let streamed = || completed.iter().filter(|(view, _)| !view.record().stream.one_block);
-        let tpot = streamed().filter_map(|(view, tokens)| view.tpot(tokens.output.best()?));
+        let tpot = streamed().filter_map(|(view, tokens)| view.tpot(tokens.streamed()?));
         let sum = |count: fn(&RequestTokens) -> Option<u32>| {
             let mut counts = completed.iter().map(|(_, tokens)| count(tokens).map(u64::from));
             counts.try_fold(0, |sum, count| Some(sum + count?))
