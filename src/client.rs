@@ -182,12 +182,17 @@ impl Client {
         ReadyRequest { ready, most_events }
     }
 
+    /// What to say of a server with several addresses.
+    pub fn note_of_addresses(&self) -> Option<String> {
+        self.pool.note_of_addresses()
+    }
+
     /// Opens up to `connections` before they are needed. Those that cannot be opened are left to the
     /// requests that will need them, and to their records.
     pub async fn open(&self, connections: usize, stop: &Stop) {
         if let Speech::Two { connections, .. } = &self.speech {
-            // One to begin with; more are opened where it is full.
-            let _ = connections.open(&self.pool).await;
+            // One to begin with for each address; more are opened where they are full.
+            let _ = connections.open_each(&self.pool).await;
             return;
         }
         tokio::select! {
@@ -216,7 +221,7 @@ impl Client {
                 Started { at, departure: Some(Departure::One(connection, written)) }
             }
             (Speech::Two { connections, .. }, _) => {
-                let departure = connections.take().map(Departure::Two);
+                let departure = connections.take(&self.pool).map(Departure::Two);
                 Started { at: clock.now(), departure }
             }
             (Speech::One(_), Ready::Two(_)) => Started { at: clock.now(), departure: None },

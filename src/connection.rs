@@ -2,7 +2,6 @@
 //! that can be used again.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,7 +12,6 @@ use anyhow::{Context as _, bail};
 use hyper_util::client::proxy::matcher::Matcher;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -21,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 use url::Url;
 
 use crate::clock::Moment;
+use crate::dialer::Dialer;
 use crate::http1::ResponseReader;
 use crate::lock::lock;
 use crate::loopback::is_loopback;
@@ -159,9 +158,9 @@ enum Stream {
 }
 
 impl Connection {
-    async fn open(target: &Target, known: &Mutex<Option<SocketAddr>>) -> Result<Self, NotOpened> {
+    async fn open(target: &Target, dialer: &Dialer) -> Result<Self, NotOpened> {
         let opening = async {
-            let stream = connect(target, known).await?;
+            let stream = dialer.connect().await.map_err(not_connected)?;
             let mut socket = Socket::new(stream).map_err(not_connected)?;
             let Some((tls, name)) = &target.tls else { return Ok(Stream::Plain(socket)) };
             if let Some(proxy) = &target.proxy {
@@ -250,25 +249,6 @@ fn not_connected(error: io::Error) -> NotOpened {
     (Failure::Connect, error.to_string())
 }
 
-/// Connects to the server or its proxy: to the address that has worked before, or else to the first
-/// that does.
-async fn connect(
-    target: &Target,
-    known: &Mutex<Option<SocketAddr>>,
-) -> Result<TcpStream, NotOpened> {
-    let before = *lock(known);
-    if let Some(address) = before {
-        return TcpStream::connect(address).await.map_err(not_connected);
-    }
-    let (host, port) = match &target.proxy {
-        Some(proxy) => (proxy.host.as_str(), proxy.port),
-        None => (target.host.as_str(), target.port),
-    };
-    let stream = TcpStream::connect((host, port)).await.map_err(not_connected)?;
-    *lock(known) = stream.peer_addr().ok();
-    Ok(stream)
-}
-
 /// Asks the proxy for a way through to the server (RFC 9110, 9.3.6).
 async fn tunnel(socket: &mut Socket, target: &Target, proxy: &Proxy) -> Result<(), NotOpened> {
     let place = authority(&target.host, target.port);
@@ -308,7 +288,8 @@ pub struct Pool(Arc<Shared>);
 
 struct Shared {
     target: Target,
-    address: Mutex<Option<SocketAddr>>,
+    /// Of the server, or of its proxy.
+    dialer: Dialer,
     idle: Mutex<Vec<Connection>>,
     /// How many connections are to wait, so that a request that comes finds one.
     reserve: AtomicUsize,
@@ -323,8 +304,11 @@ impl Pool {
     /// A pool with nothing in it.
     pub fn new(target: Target) -> Self {
         Self(Arc::new(Shared {
+            dialer: match &target.proxy {
+                Some(proxy) => Dialer::new(&proxy.host, proxy.port),
+                None => Dialer::new(&target.host, target.port),
+            },
             target,
-            address: Mutex::default(),
             idle: Mutex::default(),
             reserve: AtomicUsize::new(0),
             short: Notify::new(),
@@ -389,7 +373,17 @@ impl Pool {
 
     /// Opens a connection.
     pub async fn open(&self) -> Result<Connection, NotOpened> {
-        Connection::open(&self.0.target, &self.0.address).await
+        Connection::open(&self.0.target, &self.0.dialer).await
+    }
+
+    /// Over how many addresses of the server connections are spread.
+    pub fn width(&self) -> usize {
+        self.0.dialer.width()
+    }
+
+    /// What to say of a server with several addresses.
+    pub fn note_of_addresses(&self) -> Option<String> {
+        self.0.dialer.note()
     }
 
     /// Keeps a connection whose request was answered for its next use, unless this server closes connections after
@@ -420,7 +414,7 @@ impl Pool {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::TlsAcceptor;
 
     use super::*;

@@ -75,13 +75,18 @@ pub struct Way {
 }
 
 impl Http2 {
-    /// A way by an open connection with room.
-    pub fn take(&self) -> Option<Way> {
+    /// A way by the open connection that carries least; `None` where all are full, or are fewer than the server has
+    /// addresses.
+    pub fn take(&self, pool: &Pool) -> Option<Way> {
         let mut connections = lock(&self.open);
         let usable =
             |shared: &Shared| !shared.sender.is_closed() && !shared.retired.load(Ordering::Relaxed);
         connections.retain(usable);
-        let free = connections.iter().find(|shared| Arc::strong_count(&shared.carries) <= SHARE)?;
+        if connections.len() < pool.width() {
+            return None;
+        }
+        let carried = |shared: &&Shared| Arc::strong_count(&shared.carries);
+        let free = connections.iter().min_by_key(carried).filter(|free| carried(free) <= SHARE)?;
         Some(Way {
             sender: free.sender.clone(),
             _carried: Arc::clone(&free.carries),
@@ -89,10 +94,18 @@ impl Http2 {
         })
     }
 
+    /// Opens a connection to each address of the server.
+    pub async fn open_each(&self, pool: &Pool) -> Result<(), NotOpened> {
+        while self.take(pool).is_none() {
+            self.open(pool).await?;
+        }
+        Ok(())
+    }
+
     /// A way by a new connection, or by one that was opened meanwhile; whether it is the latter.
     pub async fn open(&self, pool: &Pool) -> Result<(Way, bool), NotOpened> {
         let _opening = self.opening.lock().await;
-        if let Some(way) = self.take() {
+        if let Some(way) = self.take(pool) {
             return Ok((way, true));
         }
         let connection = pool.open().await?;

@@ -107,6 +107,7 @@ pub mod flags;
 pub mod plan;
 
 // Action.
+mod dialer;
 mod headers;
 mod http1;
 mod nap;

@@ -58,7 +58,7 @@ pub(super) async fn records(
     } else {
         Way::of(case, address)?
     };
-    let notes = way.notes();
+    let mut notes = way.notes();
     let Way { case, address, client, manners, .. } = way;
     let (case, address) = (&case, &address);
     let ready = |workload: &Workload| -> Vec<ReadyRequest> {
@@ -87,6 +87,7 @@ pub(super) async fn records(
     let now = environment::throttled();
     driven.strain.throttled = throttled.zip(now).map(|(before, now)| now.since(before));
     let telemetry = watch.stop(driven.clock)?;
+    notes.extend(client.note_of_addresses());
     Ok(Sending { driven, telemetry, notes, version, address: address.clone() })
 }
 
