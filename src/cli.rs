@@ -8,6 +8,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Arg, ArgAction, Args as _, Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::flags::{Flags, TWIN_PREFIX};
+use crate::nearest::did_you_mean;
 
 /// Everything on the command line.
 #[derive(Clone, Debug, Parser)]
@@ -160,6 +161,23 @@ impl Cli {
     }
 }
 
+/// What to say of the first of these environment variables that looks like a twin and is none, unless the plan
+/// mentions it.
+pub fn unknown_twin(
+    names: impl IntoIterator<Item = String>,
+    is_mentioned: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let own = Flags::augment_args(Command::new("own"));
+    let twin = |arg: &Arg| format!("{TWIN_PREFIX}{}", arg.get_id().as_str().to_uppercase());
+    let twins: Vec<String> = own.get_arguments().map(twin).collect();
+    let is_unknown = |name: &String| {
+        name.starts_with(TWIN_PREFIX) && !twins.contains(name) && !is_mentioned(name)
+    };
+    let name = names.into_iter().find(is_unknown)?;
+    let nearest = did_you_mean(&name, twins.iter().map(String::as_str));
+    Some(format!("the environment variable {name} is the twin of no flag{nearest}"))
+}
+
 /// The command line's definition, with the environment twins that `environment` has a value for.
 fn command(environment: impl Fn(&str) -> Option<OsString>) -> Command {
     let own = Flags::augment_args(Command::new("own"));
@@ -229,6 +247,17 @@ mod tests {
         assert!(!cli.selects("a-sim/m/sharegpt@4qps"));
         assert!(!parse(&["--exact", "sim"]).selects("sim/m"));
         assert!(parse(&["--exact", "sim/m"]).selects("sim/m"));
+    }
+
+    #[test]
+    fn a_typing_error_in_a_twin_is_named_with_the_twin_that_was_meant() {
+        let of = |name: &str| unknown_twin([name.to_owned()], |name| name == "SERVEBENCH_MY_HOST");
+        let said = of("SERVEBENCH_REQUIRE_SERVERS").unwrap();
+        assert!(said.contains("did you mean `SERVEBENCH_REQUIRE_SERVER`?"), "{said}");
+        assert!(of("SERVEBENCH_FORMAT").is_some(), "a flag of libtest has no twin");
+        for name in ["SERVEBENCH_REQUIRE_SERVER", "SERVEBENCH_MY_HOST", "OTHER"] {
+            assert_eq!(of(name), None, "{name}");
+        }
     }
 
     #[test]

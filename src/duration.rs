@@ -7,15 +7,26 @@ use serde::{Deserialize, Deserializer};
 
 /// The text is no duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no duration: write a number and a unit, for example 500ms, 1.5s, 10m or 1h")]
-pub struct DurationError(String);
+pub enum DurationError {
+    /// It is none.
+    #[error("`{0}` is no duration: write a number and a unit, for example 500ms, 1.5s, 10m or 1h")]
+    Unreadable(String),
+    /// No run takes so long.
+    #[error("`{0}` is longer than a year")]
+    TooLong(String),
+}
+
+/// Longer times are mistakes, and sums of them would overflow.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Reads a number with a unit. A bare number is refused: its unit would be a guess.
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let signed: Option<SignedDuration> = text.parse().ok();
-    signed
-        .and_then(|signed| Duration::try_from(signed).ok())
-        .ok_or_else(|| DurationError(text.to_owned()))
+    match signed.and_then(|signed| Duration::try_from(signed).ok()) {
+        None => Err(DurationError::Unreadable(text.to_owned())),
+        Some(long) if LONGEST < long => Err(DurationError::TooLong(text.to_owned())),
+        Some(duration) => Ok(duration),
+    }
 }
 
 /// In milliseconds, the unit of every latency that leaves the program.
@@ -49,7 +60,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "500", "ms", "-5s", "fast"] {
+        for text in ["", "500", "ms", "-5s", "fast", "9000h", "1e300s", "100000000000h"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -16,7 +16,7 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("nix", &["launch", "punctual", "socket", "strain"]),
     ("hdrhistogram", &["samples"]),
     ("statrs", &["statistics"]),
-    ("strsim", &["nearest"]),
+    ("strsim", &["nearest", "trial"]),
     ("hyper", &["client", "http2", "sim"]),
     ("h2", &["http2"]),
     ("Parser", &["cli", "bin"]), // that of clap

@@ -5,6 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::nearest::did_you_mean;
+
 /// Why a plan file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
@@ -21,13 +23,19 @@ struct Place {
 }
 
 impl ConfigError {
+    /// An error of the file as a whole.
+    pub(crate) fn whole(path: &Path, message: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), place: None, message: message.into() }
+    }
+
     pub(super) fn unreadable(path: &Path, error: &io::Error) -> Self {
         Self { path: path.to_owned(), place: None, message: format!("cannot be read: {error}") }
     }
 
     pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let message = format!("{}{}", error.message(), meant(error.message()));
         match error.span() {
-            Some(span) => Self::at(path, text, span, error.message()),
+            Some(span) => Self::at(path, text, span, message),
             None => {
                 Self { path: path.to_owned(), place: None, message: error.message().to_owned() }
             }
@@ -46,6 +54,18 @@ impl ConfigError {
         let text = text.lines().nth(line - 1).unwrap_or_default().to_owned();
         let place = Some(Place { line, column, text });
         Self { path: path.to_owned(), place, message: message.into() }
+    }
+}
+
+/// The nearest of the names that the parser expects to the one that it does not know.
+fn meant(message: &str) -> String {
+    let Some((unknown, expected)) = message.split_once(", expected ") else { return String::new() };
+    fn names(text: &str) -> impl Iterator<Item = &str> {
+        text.split('`').skip(1).step_by(2)
+    }
+    match names(unknown).next() {
+        Some(name) => did_you_mean(name, names(expected)),
+        None => String::new(),
     }
 }
 

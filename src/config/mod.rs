@@ -165,6 +165,11 @@ pub struct Stage {
 pub struct CaseGlob(globset::GlobMatcher);
 
 impl CaseGlob {
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        self.0.glob().glob()
+    }
+
     /// Whether the glob matches the whole name.
     pub fn matches(&self, name: &str) -> bool {
         self.0.is_match(name)
@@ -422,7 +427,10 @@ mod tests {
     #[test]
     fn an_error_names_file_line_key_and_what_is_allowed() {
         for (text, parts) in [
-            ("seed = 1\nsede = 2", &["plan.toml:2:1", "unknown field `sede`", "`seed`"][..]),
+            (
+                "seed = 1\nsede = 2",
+                &["plan.toml:2:1", "unknown field `sede`", "did you mean `seed`?"][..],
+            ),
             ("[[backend]]\nname = \"a\"\nkind = \"vlm\"", &["plan.toml:3", "`vlm`", "`vllm`"]),
             (
                 "[defaults]\nrequests = \"ten\"",

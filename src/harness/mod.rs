@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use jiff::ZonedDateTime;
 use libtest_mimic::{Arguments, ColorSetting, Failed, FormatSetting, Measurement, Trial};
 
-use crate::cli::{Cli, Color, Format, Mode};
+use crate::cli::{Cli, Color, Format, Mode, unknown_twin};
 use crate::compare::Comparison;
 use crate::files::Files;
 use crate::flags::{NoTests, SelfCheckMode};
@@ -125,6 +125,12 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     if !cli.flags.report.is_empty() {
         page::rebuild(cli)?;
         return Ok(Exit::Passed);
+    }
+    let config = cli.flags.config.as_deref().unwrap_or(default_config);
+    let text = fs::read_to_string(config).unwrap_or_default();
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    if let Some(message) = unknown_twin(names, |name| text.contains(name)) {
+        bail!(message);
     }
     let plan = Plan::new(&cli.flags, default_config)?;
     let selected: Vec<&Case> = plan.cases.iter().filter(|case| cli.selects(&case.name)).collect();

@@ -310,6 +310,10 @@ fn models_of(
         let message = format!("the backend `{}` needs `models`", written.name.get_ref());
         return Err(file.error(span, message));
     };
+    if models.is_empty() {
+        let message = format!("`models` of the backend `{}` is empty", written.name.get_ref());
+        return Err(file.error(span, message));
+    }
     let mut resolved = Vec::new();
     for model in models {
         let config::Model { id, alias, tokenizer } = model.get_ref();

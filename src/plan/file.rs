@@ -14,7 +14,7 @@ use super::telemetry;
 use super::{
     Asked, Case, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP, NamedDataset, Outputs, Plan, PlanError,
     SearchOptions, TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, pairs,
-    quick, slo_fault, with_no_errors, workload,
+    quick, selects, size, slo_fault, with_no_errors, workload,
 };
 use crate::config::{self, ConfigError, ConfigFile, Settings};
 use crate::duration::HumanDuration;
@@ -74,6 +74,7 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
     if without_warm_up {
         notes.push(NO_WARM_UP.to_owned());
     }
+    selects::check(file, flags, &cases)?;
     let mut cases = pairs::pair(file, flags, cases)?;
     if flags.quick {
         cases.iter_mut().for_each(quick);
@@ -224,6 +225,11 @@ impl Group<'_> {
                 drain: human(settings.drain),
             },
         );
+        let trials = flags.trials.or(settings.trials).map_or(1, NonZeroUsize::get);
+        if let Some(fault) = size::fault(load, &course, trials) {
+            let message = format!("the case `{name}` is too large: {fault}");
+            return Err(file.error(self.bench.loads.span(), message));
+        }
         Ok(Case {
             name,
             backend: Arc::clone(&resolved.backend),
@@ -325,9 +331,9 @@ fn staged(file: &ConfigFile) -> Result<Vec<Arc<Stages>>, ConfigError> {
                 (None, Some(to)) => (per_s, to),
                 _ => return Err(error("a stage has either `rate` or `to`, requests per second")),
             };
-            if !(0.0..f64::INFINITY).contains(&to_per_s) || length.is_zero() {
+            if !(0.0..=size::HIGHEST_RATE).contains(&to_per_s) || length.is_zero() {
                 return Err(error(
-                    "a stage's rate must not be below 0, and `for` must be above 0s",
+                    "a stage's rate must be from 0 to 1000000 requests/s, and `for` above 0s",
                 ));
             }
             per_s = to_per_s;
@@ -738,7 +744,7 @@ stages = [{ rate = 2, for = "10s" }, { to = 20, for = "5s" }, { to = 0, for = "5
                 with("[\"hill\"]", &HILL.replace("rate = 2,", "rate = 2, to = 3,")),
                 &["either `rate` or `to`"],
             ),
-            (with("[\"hill\"]", &HILL.replace("rate = 2,", "rate = -2,")), &["not be below 0"]),
+            (with("[\"hill\"]", &HILL.replace("rate = 2,", "rate = -2,")), &["from 0 to 1000000"]),
             (with("[\"hill\"]", &HILL.replace("\"10s\"", "\"0s\"")), &["must be above 0s"]),
             (
                 with("[\"hill\"]", &HILL.replace("rate = 2,", "rate = 0,").replace("20", "0")),

@@ -12,8 +12,8 @@ use super::telemetry;
 use super::{
     Address, AddressSource, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Gate,
     Model, NO_WARM_UP, NamedDataset, Outputs, Plan, PlanError, SearchOptions, Server,
-    TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, pairs, quick, slo_fault,
-    with_no_errors, workload,
+    TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, pairs, quick, size,
+    slo_fault, with_no_errors, workload,
 };
 use crate::config;
 use crate::flags::Flags;
@@ -68,13 +68,17 @@ fn case(flags: &Flags) -> Result<Case, String> {
     if let Some(fault) = workload.fault(backend.protocol, &load) {
         return Err(fault);
     }
+    let course = course_of(&load, flags, Asked::default());
+    if let Some(fault) = size::fault(&load, &course, flags.trials.map_or(1, NonZeroUsize::get)) {
+        return Err(format!("the flags ask for too much: {fault}"));
+    }
     Ok(Case {
         name: format!("{}/{}/{}@{load}", backend.name, model.alias, workload.name),
         tokenizer: TokenizerChoice::of(flags.tokenizer.clone()),
         backend: Arc::new(backend),
         model,
         workload,
-        course: course_of(&load, flags, Asked::default()),
+        course,
         load: load.clone(),
         arrivals: arrivals_of(flags.arrivals.unwrap_or_default(), flags.burstiness)
             .map_err(|error| format!("--burstiness: {error}"))?,

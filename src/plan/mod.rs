@@ -32,6 +32,8 @@ mod flags;
 mod name;
 mod outputs;
 mod pairs;
+mod selects;
+mod size;
 mod telemetry;
 mod workload;
 
