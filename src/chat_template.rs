@@ -1,5 +1,6 @@
 //! A model's chat template as Hugging Face's transformers renders it: messages in, one prompt out.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -10,13 +11,14 @@ use jiff::ZonedDateTime;
 use jiff::fmt::strtime;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, context, escape_formatter};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, context, escape_formatter};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 use serde_json::Value as Json;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
-use crate::prompt::Message;
+use crate::plain::{plain, quoted};
+use crate::prompt::{Message, Role};
 
 /// What a model's messages look like in its prompt.
 #[derive(Clone, Debug)]
@@ -24,12 +26,32 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     /// The file that it was read from.
     path: PathBuf,
+    /// Whether it can put values into each other deeper than its text does.
+    is_deep: bool,
     /// By name, for example `bos_token`.
     special_tokens: Value,
 }
 
 /// What the template is called in the errors of the library.
 const NAME: &str = "chat_template";
+
+/// What a template may use up for one conversation: an instruction costs 1, and 64 bytes of what it makes
+/// cost 1. It bounds time and memory, of a template that never ends too.
+const FUEL: u64 = 300_000;
+/// What it may use up in addition for each message.
+const FUEL_OF_A_MESSAGE: u64 = 2000;
+/// What it may use up in addition for each byte of the conversation.
+const FUEL_OF_A_BYTE: u64 = 2;
+/// No template that is larger than this, bytes, is of a model.
+const MOST_SOURCE_BYTES: usize = 1 << 20;
+/// The stack that values take which a template has put into each other, as deep as its fuel allows.
+const STACK_BYTES: usize = 256 << 20;
+/// What a byte of JSON costs in 64ths, as in the library's own filter.
+const JSON_BYTES_OF_A_FUEL: u64 = 4;
+/// JSON that is indented by more than this is meant for nobody to read.
+const MOST_INDENT: usize = 64;
+/// JSON that is deeper than this is no conversation.
+const DEEPEST: usize = 128;
 
 const SPECIAL_TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
@@ -47,55 +69,130 @@ impl ChatTemplate {
                 None => return Ok(None),
             },
         };
+        if MOST_SOURCE_BYTES < source.len() {
+            let most = MOST_SOURCE_BYTES >> 10;
+            bail!("the chat template in `{}` is larger than {most} KiB", path.display());
+        }
+        // Only what a loop keeps in a namespace grows with each time around.
+        let is_deep = source.contains("namespace") || DEEPEST << 6 < source.len();
         let environment = environment(&source)
             .with_context(|| format!("read the chat template in `{}`", path.display()))?;
-        Ok(Some(Self { environment, path, special_tokens: config.special_tokens()? }))
+        let special_tokens = config.special_tokens()?;
+        Ok(Some(Self { environment, path, is_deep, special_tokens }))
     }
 
-    /// The text of a conversation; with `add_generation_prompt`, up to where the model begins to
-    /// answer.
+    /// The text of a conversation, which may name its `tools`; with `add_generation_prompt`, up to where
+    /// the model begins to answer.
     pub fn render(
         &self,
         messages: &[Message],
+        tools: Option<&Json>,
         add_generation_prompt: bool,
     ) -> anyhow::Result<String> {
-        self.render_at(&ZonedDateTime::now(), messages, add_generation_prompt)
+        self.render_at(&ZonedDateTime::now(), messages, tools, add_generation_prompt)
     }
 
     fn render_at(
         &self,
         now: &ZonedDateTime,
         messages: &[Message],
+        tools: Option<&Json>,
         add_generation_prompt: bool,
     ) -> anyhow::Result<String> {
+        // An error may hold the values of the template, and has to go where there is room for them.
+        let render = || {
+            let rendered = self.rendered(now, messages, tools, add_generation_prompt);
+            rendered.map_err(|error| self.explained(error.into()))
+        };
+        if !self.is_deep {
+            return render();
+        }
+        std::thread::scope(|scope| {
+            let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
+            let thread = builder.spawn_scoped(scope, render).context("start a thread")?;
+            thread.join().map_err(|_| anyhow!("the chat template ended its thread"))?
+        })
+    }
+
+    fn rendered(
+        &self,
+        now: &ZonedDateTime,
+        messages: &[Message],
+        tools: Option<&Json>,
+        add_generation_prompt: bool,
+    ) -> Result<String, Error> {
         let now = now.clone();
         let strftime_now = move |format: &str| {
             strtime::format(format, &now).map_err(|error| {
                 Error::new(ErrorKind::InvalidOperation, "strftime").with_source(error)
             })
         };
+        let shown: Vec<Shown<'_>> = messages.iter().map(Shown::of).collect();
         let context = context! {
-            messages => Serde(messages),
+            messages => Serde(&shown),
             add_generation_prompt,
             // Templates tell "none" from "not defined", and transformers defines them always.
-            tools => (),
+            tools => tools.map(Serde),
             documents => (),
             strftime_now => Value::from_function(strftime_now),
             ..self.special_tokens.clone()
         };
-        let rendered = self.environment.get_template(NAME).and_then(|it| it.render(context));
-        rendered.map_err(|error| self.explained(error.into()))
+        let bytes: usize = shown.iter().map(|message| message.content.len()).sum();
+        let fuel = FUEL + FUEL_OF_A_MESSAGE * messages.len() as u64 + FUEL_OF_A_BYTE * bytes as u64;
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(fuel));
+        environment.get_template(NAME)?.render(context)
     }
 
     fn explained(&self, error: anyhow::Error) -> anyhow::Error {
-        let path = self.path.display();
-        match error.chain().find_map(|cause| cause.downcast_ref::<Refusal>()) {
-            Some(Refusal(why)) => {
-                anyhow!("the chat template in `{path}` refuses the messages: {why}")
-            }
-            None => error.context(format!("render the chat template in `{path}`")),
+        let path = plain(&self.path.display().to_string());
+        let fault = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+        if let Some(Refusal(why)) = error.chain().find_map(|cause| cause.downcast_ref()) {
+            let why = quoted(why);
+            return anyhow!("the chat template in `{path}` refuses the messages: {why}");
         }
+        if fault.is_some_and(|fault| fault.kind() == ErrorKind::OutOfFuel) {
+            let line = fault.and_then(Error::line).unwrap_or(1);
+            return anyhow!(
+                "the chat template in `{path}` takes too much time or memory for one conversation: it was \
+                 stopped at line {line}"
+            );
+        }
+        let error = quoted(&format!("{error:#}"));
+        anyhow!("render the chat template in `{path}`: {error}")
     }
+}
+
+/// A message as transformers shows it to a template: parts are texts, and the arguments of calls are
+/// objects.
+#[derive(Serialize)]
+struct Shown<'a> {
+    role: Role,
+    content: Cow<'a, str>,
+    #[serde(flatten)]
+    fields: Cow<'a, serde_json::Map<String, Json>>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(message: &'a Message) -> Self {
+        let mut fields = Cow::Borrowed(&message.fields);
+        if fields.contains_key("tool_calls")
+            && let Some(Json::Array(calls)) = fields.to_mut().get_mut("tool_calls")
+        {
+            for call in calls {
+                if let Some(arguments) = call.pointer_mut("/function/arguments")
+                    && let Some(object) = arguments.as_str().and_then(parsed_object)
+                {
+                    *arguments = object;
+                }
+            }
+        }
+        Self { role: message.role, content: message.text(), fields }
+    }
+}
+
+fn parsed_object(text: &str) -> Option<Json> {
+    serde_json::from_str(text).ok().filter(Json::is_object)
 }
 
 /// A template called `raise_exception`.
@@ -211,15 +308,23 @@ fn without_generation_tags(source: &str) -> String {
 }
 
 /// JSON as Python writes it: with spaces, and nothing escaped for HTML.
-fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
+fn to_json(state: &State<'_, '_>, value: &Value, options: Kwargs) -> Result<String, Error> {
+    let refused = |what: &str| Error::new(ErrorKind::InvalidOperation, what.to_owned());
     let indent: Option<usize> = options.get("indent")?;
     if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
-        let what = "tojson cannot escape what is not ASCII";
-        return Err(Error::new(ErrorKind::InvalidOperation, what));
+        return Err(refused("tojson cannot escape what is not ASCII"));
     }
     options.assert_all_used()?;
+    if indent.is_some_and(|indent| MOST_INDENT < indent) {
+        return Err(refused("tojson cannot indent so far"));
+    }
+    if !is_shallow(state, value, DEEPEST)? {
+        return Err(refused("tojson cannot write values so deep"));
+    }
 
-    let mut json = Vec::new();
+    let left = state.fuel_levels().map_or(u64::MAX, |(_, left)| left);
+    let room = left.saturating_mul(JSON_BYTES_OF_A_FUEL);
+    let mut json = Bounded { json: Vec::new(), room: usize::try_from(room).unwrap_or(usize::MAX) };
     let written = match indent {
         Some(indent) => {
             let indent = " ".repeat(indent);
@@ -228,9 +333,57 @@ fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
         }
         None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, Spaced)),
     };
+    state.consume_fuel(json.json.len() as u64 / JSON_BYTES_OF_A_FUEL)?;
+    if json.is_full() {
+        return Err(ErrorKind::OutOfFuel.into());
+    }
     let bad = |error| Error::new(ErrorKind::BadSerialization, "tojson").with_source(error);
     written.map_err(bad)?;
-    Ok(String::from_utf8_lossy(&json).into_owned())
+    Ok(String::from_utf8_lossy(&json.json).into_owned())
+}
+
+/// Whether what holds values is at most `levels` deep. To look at a value costs fuel.
+fn is_shallow(state: &State<'_, '_>, value: &Value, levels: usize) -> Result<bool, Error> {
+    state.consume_fuel(1)?;
+    let is_map = value.kind() == ValueKind::Map;
+    if !is_map && !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return Ok(true);
+    }
+    let Some(levels) = levels.checked_sub(1) else { return Ok(false) };
+    for inner in value.try_iter()? {
+        let inner = if is_map { value.get_item(&inner)? } else { inner };
+        if !is_shallow(state, &inner, levels)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// JSON that ends where there is no more room.
+struct Bounded {
+    json: Vec<u8>,
+    room: usize,
+}
+
+impl Bounded {
+    fn is_full(&self) -> bool {
+        self.room <= self.json.len()
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.room.saturating_sub(self.json.len()) <= bytes.len() {
+            self.room = self.json.len();
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.json.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct Spaced;
@@ -397,15 +550,14 @@ mod tests {
     }
 
     fn messages(of: &[(Role, &str)]) -> Vec<Message> {
-        of.iter().map(|&(role, content)| Message { role, content: content.to_owned() }).collect()
+        of.iter().map(|&(role, content)| Message::new(role, content)).collect()
     }
 
     fn rendered(source: &str, of: &[(Role, &str)]) -> anyhow::Result<String> {
         let now = "2024-07-06T12:30:00[UTC]".parse().unwrap();
-        template(source).render_at(&now, &messages(of), true)
+        template(source).render_at(&now, &messages(of), None, true)
     }
 
-    use crate::prompt::Role;
     use Role::{Assistant, System, User};
 
     #[test]
@@ -423,7 +575,7 @@ mod tests {
     #[test]
     fn the_models_turn_begins_where_it_is_asked_for() {
         let conversation = messages(&[(User, "Hi")]);
-        let render = |turn| template(CHATML).render(&conversation, turn).unwrap();
+        let render = |turn| template(CHATML).render(&conversation, None, turn).unwrap();
         assert_eq!(render(false), "<|im_start|>user\nHi<|im_end|>\n");
         assert_eq!(render(true), render(false) + "<|im_start|>assistant\n");
     }
@@ -547,7 +699,7 @@ mod tests {
             let files: Vec<(&str, &str)> =
                 files.iter().map(|(name, text)| (*name, text.as_str())).collect();
             let template = loaded(&files).unwrap().unwrap();
-            assert_eq!(template.render(&messages(&[(User, "Hi")]), true).unwrap(), expected);
+            assert_eq!(template.render(&messages(&[(User, "Hi")]), None, true).unwrap(), expected);
         }
     }
 
@@ -580,7 +732,7 @@ mod tests {
         ] {
             let loaded = loaded(&[(name, text)]);
             let error = match loaded {
-                Ok(template) => template.unwrap().render(&[], true).unwrap_err(),
+                Ok(template) => template.unwrap().render(&[], None, true).unwrap_err(),
                 Err(error) => error,
             };
             let error = format!("{error:#}");
@@ -599,8 +751,90 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_makes_too_much_is_stopped_and_named() {
+        let deep = |levels: u32| {
+            format!(
+                "{{% set ns = namespace(l=[]) %}}{{% for i in range({levels}) %}}{{% set ns.l = [ns.l] %}}\
+                 {{% endfor %}}"
+            )
+        };
+        for (source, why) in [
+            (
+                "{% set ns = namespace(s='aaaaaaaa') %}\n{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}\
+                 {% endfor %}{{ ns.s }}",
+                "too much time or memory",
+            ),
+            ("{% set s = 'x' * 90000000 %}{{ s + s + s + s }}", "too much time or memory"),
+            ("{{ 'x' * 1000000000000 }}", "too much time or memory"),
+            (
+                "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}",
+                "too much time or memory",
+            ),
+            (
+                "{% macro m(s) %}{{ m(s ~ s) }}{% endmacro %}{{ m('aaaaaaaa') }}",
+                "too much time or memory",
+            ),
+            ("{{ range(99999999) | list | length }}", "chat_template:1"),
+            ("{{ ([messages] * 90000000) | tojson | length }}", "too much time or memory"),
+            (
+                "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}\
+                 {% endfor %}{{ ns.l | tojson }}",
+                "too much time or memory",
+            ),
+            ("{{ messages | tojson(indent=999999999) }}", "cannot indent so far"),
+            ("{{ ('x' * 1000) | replace('', 'y' * 1000000) }}", "too much time or memory"),
+            ("{{ (('x,' * 100000).split(',')) | join('y' * 100000) }}", "too much time or memory"),
+            ("{{ ('x' * 1000).replace('', 'y' * 1000000) }}", "too much time or memory"),
+            ("{{ '%999999999d' | format(1) }}", "too much time or memory"),
+            (&(deep(20_000) + "{{ ns.l | tojson }}"), "so deep"),
+            (&(deep(90_000) + "{{ ns.l }}"), "too much time or memory"),
+        ] {
+            let error = rendered(source, &[(User, "Hi")]).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.contains("chat_template.jinja`"), "{source}: {error}");
+            assert!(error.contains(why) && !error.contains('\n'), "{source}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_long_conversation_has_fuel_enough() {
+        let long = "word ".repeat(200_000);
+        let conversation: Vec<(Role, &str)> =
+            (0..20).map(|turn| (if turn % 2 == 0 { User } else { Assistant }, &*long)).collect();
+        for source in [CHATML, QWEN, MISTRAL, GEMMA] {
+            let length = rendered(source, &conversation).unwrap().len();
+            assert!(15 * long.len() < length, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_a_template_says_is_one_plain_line() {
+        let source = "{{ raise_exception('\u{1b}[31mred\n::error::x' ~ 'y' * 9000) }}";
+        let error = format!("{:#}", rendered(source, &[]).unwrap_err());
+        assert!(error.contains("refuses the messages: \\u{1b}[31mred ::error::xyyy"), "{error}");
+        assert!(error.len() < 500 && !error.contains(['\n', '\u{1b}']), "{error}");
+    }
+
+    #[test]
+    fn templates_see_tools_calls_and_texts_of_parts() {
+        let source = "{% for m in messages %}{{ m.role }}:{{ m.content }}\
+            {% for call in m.tool_calls %}{{ call.function.name }}({{ call.function.arguments.city }})\
+            {% endfor %};{% endfor %}{{ tools | tojson }}";
+        let messages: Vec<Message> = serde_json::from_str(
+            r#"[{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]},
+                {"role": "assistant", "content": null, "tool_calls":
+                    [{"function": {"name": "f", "arguments": "{\"city\": \"Bonn\"}"}}]},
+                {"role": "tool", "content": "42", "tool_call_id": "c"}]"#,
+        )
+        .unwrap();
+        let tools = serde_json::json!([{ "type": "function" }]);
+        let rendered = template(source).render(&messages, Some(&tools), true).unwrap();
+        assert_eq!(rendered, r#"user:a;assistant:f(Bonn);tool:42;[{"type": "function"}]"#);
+    }
+
+    #[test]
     fn roles_are_written_as_the_servers_read_them() {
-        let message = Message { role: Assistant, content: "Hi".to_owned() };
+        let message = Message::new(Assistant, "Hi");
         let json = r#"{"role":"assistant","content":"Hi"}"#;
         assert_eq!(serde_json::to_string(&message).unwrap(), json);
         assert_eq!(serde_json::from_str::<Message>(json).unwrap(), message);

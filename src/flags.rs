@@ -15,7 +15,7 @@ use crate::metric::Quantity;
 use crate::output_format::OutputFormat;
 use crate::share::Share;
 use crate::slo::Slo;
-use crate::workload::{DatasetKind, Salt};
+use crate::workload::{DatasetKind, Salt, TimeUnit};
 
 /// Prefix of the environment twins: `--base-url` is `SERVEBENCH_BASE_URL`.
 pub const TWIN_PREFIX: &str = "SERVEBENCH_";
@@ -130,6 +130,12 @@ pub struct Flags {
     /// trace: how many times faster than it was it is replayed [default: 1]
     #[arg(long, value_name = "FACTOR", help_heading = "Workload")]
     pub trace_speed: Option<f64>,
+    /// trace: what its times count [default: what the file says, or seconds]
+    #[arg(long, value_name = "UNIT", help_heading = "Workload")]
+    pub trace_time_unit: Option<TimeUnit>,
+    /// trace: tokens that a block (hash_ids) stands for [default: 512]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub trace_block_tokens: Option<NonZeroU32>,
     /// So many conversations of several turns instead of single requests: those of --dataset-path, or of
     /// random words
     #[arg(long, value_name = "N", help_heading = "Workload")]

@@ -71,6 +71,7 @@ mod duration;
 mod lock;
 mod loopback;
 mod nearest;
+mod plain;
 mod punctual;
 mod secret;
 mod share;

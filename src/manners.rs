@@ -67,14 +67,15 @@ impl Manners {
         }
     }
 
-    /// The body of one request: the protocol's own fields, and the backend's extra ones over them.
+    /// The body of one request: the protocol's own fields, those of the data over them, and the backend's
+    /// extra ones over all.
     pub fn body(&self, case: &Case, request: &PromptRequest) -> Vec<u8> {
         let mut body = self.own(case, request);
         body.extend(case.backend.extra_body.clone());
         Value::Object(body).to_string().into_bytes()
     }
 
-    /// The protocol's own fields.
+    /// The protocol's own fields and those of the data.
     fn own(&self, case: &Case, request: &PromptRequest) -> Map<String, Value> {
         let backend = &case.backend;
         let mut body = backend.protocol.body(&Request {
@@ -86,6 +87,7 @@ impl Manners {
             min_tokens: backend.min_tokens,
             include_usage: backend.stream_options != StreamOptions::Off,
         });
+        backend.protocol.add_fields(&request.fields, &mut body);
         for field in &self.left_out {
             body.remove(field);
             if let Some(Value::Object(parameters)) = body.get_mut(PARAMETERS) {

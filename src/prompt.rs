@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 /// What is continued or answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,13 +16,27 @@ pub enum Prompt {
     Messages(Vec<Message>),
 }
 
-/// One message of a conversation.
+/// One message of a conversation. Chat servers are sent it as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
     /// Who says it.
     pub role: Role,
-    /// What is said.
-    pub content: String,
+    /// What is said; `None` where there is nothing but `fields`, such as calls of tools.
+    #[serde(default)]
+    pub content: Option<Content>,
+    /// What else it holds: `tool_calls`, `tool_call_id`, `name`.
+    #[serde(flatten)]
+    pub fields: Map<String, Value>,
+}
+
+/// What is said in a message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Content {
+    /// A text.
+    Text(String),
+    /// Parts, such as texts and images.
+    Parts(Vec<Value>),
 }
 
 /// Who says something.
@@ -30,19 +45,94 @@ pub struct Message {
 pub enum Role {
     /// Sets the terms.
     System,
+    /// Sets the terms, of OpenAI's newer models.
+    Developer,
     /// Asks.
     User,
     /// Answers.
     Assistant,
+    /// Is what a tool gave.
+    Tool,
+    /// Is what a function gave, as tools were called before.
+    Function,
+}
+
+impl Message {
+    /// A message of a text.
+    pub fn new(role: Role, text: impl Into<String>) -> Self {
+        Self { role, content: Some(Content::Text(text.into())), fields: Map::new() }
+    }
+
+    /// What is said in words: of parts, the texts, each on lines of its own.
+    pub fn text(&self) -> Cow<'_, str> {
+        match &self.content {
+            None => Cow::Borrowed(""),
+            Some(Content::Text(text)) => Cow::Borrowed(text),
+            Some(Content::Parts(parts)) => {
+                let texts: Vec<&str> = parts.iter().filter_map(text_of_part).collect();
+                Cow::Owned(texts.join("\n"))
+            }
+        }
+    }
+
+    /// The kinds of its parts that are no text.
+    pub fn other_parts(&self) -> impl Iterator<Item = &str> {
+        let parts: &[Value] = match &self.content {
+            Some(Content::Parts(parts)) => parts,
+            None | Some(Content::Text(_)) => &[],
+        };
+        let others = parts.iter().filter(|part| text_of_part(part).is_none());
+        others.map(|part| part["type"].as_str().unwrap_or("a part without a `type`"))
+    }
+
+    /// Puts a text before what it says; `false` where it says nothing.
+    fn begin_with(&mut self, beginning: &str) -> bool {
+        match &mut self.content {
+            None => return false,
+            Some(Content::Text(text)) => text.insert_str(0, beginning),
+            Some(Content::Parts(parts)) => match parts.iter_mut().find_map(text_of_part_mut) {
+                Some(text) => text.insert_str(0, beginning),
+                None => parts.insert(0, json!({ "type": "text", "text": beginning })),
+            },
+        }
+        true
+    }
+}
+
+/// The kinds of parts that are texts.
+const TEXTS: [&str; 3] = ["text", "input_text", "output_text"];
+
+fn is_text(part: &Value) -> bool {
+    part["type"].as_str().is_none_or(|kind| TEXTS.contains(&kind))
+}
+
+/// The words of a part; `None` where it is something else.
+fn text_of_part(part: &Value) -> Option<&str> {
+    match part {
+        Value::String(text) => Some(text),
+        part if is_text(part) => part["text"].as_str(),
+        _ => None,
+    }
+}
+
+fn text_of_part_mut(part: &mut Value) -> Option<&mut String> {
+    match part {
+        Value::String(text) => Some(text),
+        Value::Object(_) if is_text(part) => match part.get_mut("text") {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 impl Prompt {
     /// Puts what the system says before it.
     pub fn put_before(&mut self, system: &str, chat: bool) {
-        let of_system = || Message { role: Role::System, content: system.to_owned() };
+        let of_system = || Message::new(Role::System, system);
         match self {
             Self::Text(text) if chat => {
-                let user = Message { role: Role::User, content: std::mem::take(text) };
+                let user = Message::new(Role::User, std::mem::take(text));
                 *self = Self::Messages(vec![of_system(), user]);
             }
             Self::Text(text) => text.insert_str(0, &format!("{system}\n\n")),
@@ -53,13 +143,13 @@ impl Prompt {
 
     /// Puts the salt at its very beginning.
     pub fn begin_with(&mut self, salt: &str) {
-        let text = match self {
-            Self::Text(text) => Some(text),
-            Self::Messages(messages) => messages.first_mut().map(|message| &mut message.content),
-            Self::Tokens(_) => None,
-        };
-        if let Some(text) = text {
-            text.insert_str(0, &format!("[{salt}] "));
+        let beginning = format!("[{salt}] ");
+        match self {
+            Self::Text(text) => text.insert_str(0, &beginning),
+            Self::Messages(messages) => {
+                messages.iter_mut().any(|message| message.begin_with(&beginning));
+            }
+            Self::Tokens(_) => {}
         }
     }
 
@@ -68,9 +158,9 @@ impl Prompt {
     /// empty line: what a server has cached of the turn before is then the beginning of this one.
     pub fn go_on(&mut self, answer: &str, said: &str, chat: bool) {
         if chat {
-            let message = |role, content: &str| Message { role, content: content.to_owned() };
             let mut messages = self.messages();
-            messages.extend([message(Role::Assistant, answer), message(Role::User, said)]);
+            messages
+                .extend([Message::new(Role::Assistant, answer), Message::new(Role::User, said)]);
             *self = Self::Messages(messages);
         } else {
             *self = Self::Text(format!("{}{answer}\n\n{said}", self.text()));
@@ -83,9 +173,9 @@ impl Prompt {
             Self::Text(text) => Cow::Borrowed(text),
             Self::Tokens(_) => Cow::Borrowed(""),
             Self::Messages(messages) => {
-                let contents: Vec<&str> =
-                    messages.iter().map(|message| message.content.as_str()).collect();
-                Cow::Owned(contents.join("\n\n"))
+                let said = messages.iter().filter(|message| message.content.is_some());
+                let texts: Vec<Cow<'_, str>> = said.map(Message::text).collect();
+                Cow::Owned(texts.join("\n\n"))
             }
         }
     }
@@ -93,7 +183,7 @@ impl Prompt {
     /// The prompt as a conversation.
     pub fn messages(&self) -> Vec<Message> {
         match self {
-            Self::Text(text) => vec![Message { role: Role::User, content: text.clone() }],
+            Self::Text(text) => vec![Message::new(Role::User, text.clone())],
             Self::Messages(messages) => messages.clone(),
             Self::Tokens(_) => Vec::new(),
         }
@@ -109,8 +199,11 @@ mod tests {
         let mut chat = Prompt::Text("a".to_owned());
         chat.put_before("be brief", true);
         chat.go_on("b", "c", true);
-        let said: Vec<(Role, String)> =
-            chat.messages().into_iter().map(|message| (message.role, message.content)).collect();
+        let said: Vec<(Role, String)> = chat
+            .messages()
+            .iter()
+            .map(|message| (message.role, message.text().into_owned()))
+            .collect();
         let of = |role, text: &str| (role, text.to_owned());
         assert_eq!(
             said,
@@ -125,5 +218,58 @@ mod tests {
         text.go_on(" b", "c", false);
         text.go_on(" d", "e", false);
         assert_eq!(text, Prompt::Text("a b\n\nc d\n\ne".to_owned()));
+    }
+
+    #[test]
+    fn a_message_is_sent_as_it_came() {
+        for text in [
+            r#"{"role":"assistant","content":"Hi"}"#,
+            r#"{"role":"developer","content":"Be brief.","name":"d"}"#,
+            r#"{"role":"user","content":[{"text":"What is it?","type":"text"},{"image_url":{"url":"data:,"},"type":"image_url"}]}"#,
+            r#"{"role":"assistant","content":null,"tool_calls":[{"function":{"arguments":"{}","name":"f"},"id":"c","type":"function"}]}"#,
+            r#"{"role":"tool","content":"42","tool_call_id":"c"}"#,
+        ] {
+            let message: Message = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&message).unwrap(), text);
+        }
+    }
+
+    fn message(text: &str) -> Message {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_text_of_parts_is_that_of_their_texts_and_the_others_are_named() {
+        let parts = message(
+            r#"{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "input_audio"},
+                {"type": "input_text", "text": "b"}, "c", {"type": "image_url", "text": "no"}]}"#,
+        );
+        assert_eq!(parts.text(), "a\nb\nc");
+        assert_eq!(parts.other_parts().collect::<Vec<_>>(), ["input_audio", "image_url"]);
+        let none = message(r#"{"role": "assistant", "tool_calls": []}"#);
+        assert_eq!((none.text().as_ref(), none.other_parts().count()), ("", 0));
+    }
+
+    #[test]
+    fn a_salt_goes_before_the_first_words_whatever_holds_them() {
+        for (said, salted) in [
+            (r#"[{"role":"user","content":"a"}]"#, r#"[{"role":"user","content":"[s] a"}]"#),
+            (
+                r#"[{"role":"user","content":[{"type":"image_url"},{"text":"a","type":"text"}]}]"#,
+                r#"[{"role":"user","content":[{"type":"image_url"},{"text":"[s] a","type":"text"}]}]"#,
+            ),
+            (
+                r#"[{"role":"user","content":[{"type":"image_url"}]}]"#,
+                r#"[{"role":"user","content":[{"text":"[s] ","type":"text"},{"type":"image_url"}]}]"#,
+            ),
+            (
+                r#"[{"role":"assistant","content":null},{"role":"tool","content":"a"}]"#,
+                r#"[{"role":"assistant","content":null},{"role":"tool","content":"[s] a"}]"#,
+            ),
+        ] {
+            let mut prompt = Prompt::Messages(serde_json::from_str(said).unwrap());
+            prompt.begin_with("s");
+            assert_eq!(serde_json::to_string(&prompt.messages()).unwrap(), salted);
+        }
     }
 }

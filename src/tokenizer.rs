@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 
 use crate::chat_template::ChatTemplate;
 use crate::files::{Files, is_hub_id};
@@ -64,25 +65,37 @@ impl Tokenizer {
     /// Tokens of a prompt as the server is to see it: with the special tokens that the model puts around
     /// it, or with those of its chat template.
     pub fn count(&self, prompt: &Prompt, chat: bool) -> anyhow::Result<u32> {
+        self.count_with_tools(prompt, None, chat)
+    }
+
+    /// The same of a prompt that comes with `tools`, as requests to chat name them.
+    pub fn count_with_tools(
+        &self,
+        prompt: &Prompt,
+        tools: Option<&Value>,
+        chat: bool,
+    ) -> anyhow::Result<u32> {
         match prompt {
             Prompt::Tokens(tokens) => Ok(u32::try_from(tokens.len())?),
             Prompt::Text(text) if !chat => self.count_prompt(text),
-            Prompt::Text(_) | Prompt::Messages(_) => self.count_messages(&prompt.messages()),
-        }
-    }
-
-    fn count_messages(&self, messages: &[Message]) -> anyhow::Result<u32> {
-        match self.render(messages)? {
-            // The template has the special tokens.
-            Some(text) => self.count_text(&text, false),
-            None => self.count_prompt(&Prompt::Messages(messages.to_vec()).text()),
+            Prompt::Text(_) | Prompt::Messages(_) => {
+                match self.render(&prompt.messages(), tools)? {
+                    // The template has the special tokens.
+                    Some(text) => self.count_text(&text, false),
+                    None => self.count_prompt(&prompt.text()),
+                }
+            }
         }
     }
 
     /// The text that the model sees of a conversation, up to where it begins to answer; `None` where the
     /// tokenizer came without a chat template.
-    pub fn render(&self, messages: &[Message]) -> anyhow::Result<Option<String>> {
-        self.template.as_ref().map(|template| template.render(messages, true)).transpose()
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: Option<&Value>,
+    ) -> anyhow::Result<Option<String>> {
+        self.template.as_ref().map(|template| template.render(messages, tools, true)).transpose()
     }
 
     /// The tokens of a prompt.

@@ -14,7 +14,7 @@ use crate::duration::HumanDuration;
 use crate::load::{ArrivalProcess, Burstiness};
 use crate::share::Share;
 use crate::slo::Slo;
-use crate::workload::{Columns, DatasetKind, Length, PromptForm, Salt, ThinkTime};
+use crate::workload::{Columns, DatasetKind, Length, PromptForm, Salt, ThinkTime, TimeUnit};
 
 mod backend;
 mod error;
@@ -120,6 +120,11 @@ pub struct Workload {
     pub max_input_tokens: Option<u32>,
     /// Longer answers of a trace are.
     pub max_output_tokens: Option<u32>,
+    /// What the times of a trace count.
+    pub time_unit: Option<TimeUnit>,
+    /// Tokens that a block of a trace (`hash_ids`) stands for.
+    #[serde(default, deserialize_with = "count")]
+    pub block_tokens: Option<NonZeroU32>,
     /// How many turns a conversation has.
     pub turns: Option<Length>,
     /// Turns of a conversation past it are left out.

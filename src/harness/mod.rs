@@ -1,7 +1,7 @@
 //! The steps of a run, in order: read the command line, make the plan, select, prepare, run, print,
 //! exit. libtest-mimic runs and prints the cases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -253,6 +253,8 @@ fn prepare(
     broken: &BTreeMap<String, String>,
 ) -> anyhow::Result<BTreeMap<String, Job>> {
     let mut jobs: BTreeMap<String, Job> = BTreeMap::new();
+    // Cases of the same file say the same.
+    let mut recognised = BTreeSet::new();
     // In miniature nothing leaves the machine.
     let files = if mode == Mode::Test { Files::only_here() } else { Files::new(say) };
     for case in cases {
@@ -272,8 +274,14 @@ fn prepare(
         };
         let prepared = if mode == Mode::Test { miniature::shorten(prepared) } else { prepared };
         measure::check(&case, &prepared).with_context(preparing)?;
+        if mode == Mode::Bench {
+            recognised.extend(prepared.workload.recognised.iter().cloned());
+        }
         let broken = broken.get(&case.name).cloned();
         jobs.insert(case.name.clone(), Job { case, prompts, broken, prepared });
+    }
+    for line in recognised {
+        say(&format!("note: {line}"));
     }
     Ok(jobs)
 }

@@ -198,6 +198,7 @@ fn report(
         warnings.extend(throttled);
     }
     warnings.extend(prepared.notes.iter().chain(&prepared.workload.notes).cloned());
+    warnings.extend(prepared::unsent(case, &prepared.workload));
     if case.backend.ignore_eos || case.backend.min_tokens {
         warnings.extend(summary.tokens.shortfall());
     }

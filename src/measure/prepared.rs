@@ -1,5 +1,6 @@
 //! What a case sends, read and drawn before anything runs.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -7,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use crate::descriptors;
 use crate::files::Files;
 use crate::load::Load;
+use crate::plain::quoted;
 use crate::plan::{Case, Server, TokenizerChoice};
 use crate::tokenizer::Tokenizer;
 use crate::workload::{Sampling, Workload};
@@ -106,6 +108,31 @@ pub fn prepare(case: &Case, alike: Option<&Prepared>, files: &Files) -> anyhow::
     let (asked, seed) = (case.prompts(), case.seed);
     Ok(Prepared { tokenizer, drawn, asked, workload, warm_up, seed, salt, notes })
 }
+
+/// What the data asks of its requests that the protocol has no place for.
+pub(super) fn unsent(case: &Case, workload: &Workload) -> Option<String> {
+    let protocol = case.backend.protocol;
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in workload.requests.iter().flat_map(|request| request.fields.keys()) {
+        if !protocol.takes_field(name) {
+            *counts.entry(name).or_default() += 1;
+        }
+    }
+    let shown = |(name, count): (&&str, &usize)| format!("`{}` of {count} requests", quoted(name));
+    let listed: Vec<String> = counts.iter().take(MOST_NAMES).map(shown).collect();
+    let others = counts.len().saturating_sub(MOST_NAMES);
+    let others = if 0 < others { format!(" and {others} more") } else { String::new() };
+    (!listed.is_empty()).then(|| {
+        format!(
+            "fields that the dataset sets are not sent, as the protocol `{}` has none such: {}{others}",
+            protocol.name(),
+            listed.join(", ")
+        )
+    })
+}
+
+/// The most names that a note holds.
+const MOST_NAMES: usize = 12;
 
 /// A number that no other run has.
 static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());

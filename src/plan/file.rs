@@ -422,6 +422,10 @@ fn asked(workload: &config::Workload) -> workload::Asked {
         to: workload.to.map(|to| to.0),
         max_input_tokens: workload.max_input_tokens,
         max_output_tokens: workload.max_output_tokens,
+        reading: crate::workload::Reading {
+            unit: workload.time_unit,
+            block_tokens: workload.block_tokens,
+        },
         turns: workload.turns,
         max_turns: workload.max_turns.map(NonZeroU32::get),
         follow_up: workload.follow_up_tokens,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::flags::Flags;
 use crate::workload::{
-    Columns, Conversations, Dataset, DatasetKind, Length, PromptForm, Replay, Source, ThinkTime,
+    Columns, Conversations, Dataset, DatasetKind, Length, PromptForm, Reading, Replay, Source,
+    ThinkTime,
 };
 
 /// Where ShareGPT is when no file is named: the file that those scripts ask for.
@@ -35,6 +36,7 @@ pub(super) struct Asked {
     pub(super) to: Option<Duration>,
     pub(super) max_input_tokens: Option<u32>,
     pub(super) max_output_tokens: Option<u32>,
+    pub(super) reading: Reading,
     pub(super) turns: Option<Length>,
     pub(super) max_turns: Option<u32>,
     pub(super) follow_up: Option<Length>,
@@ -99,7 +101,11 @@ impl Asked {
                 set(flags.prefix_repetition_output_len, &mut self.output);
             }
             DatasetKind::Custom => set(flags.custom_output_len, &mut self.output),
-            DatasetKind::Trace => self.speed = flags.trace_speed.or(self.speed),
+            DatasetKind::Trace => {
+                self.speed = flags.trace_speed.or(self.speed);
+                self.reading.unit = flags.trace_time_unit.or(self.reading.unit);
+                self.reading.block_tokens = flags.trace_block_tokens.or(self.reading.block_tokens);
+            }
             DatasetKind::MultiTurn => {
                 if flags.dataset_name == Some(DatasetKind::Sharegpt) && self.path.is_none() {
                     self.path = Some(PathBuf::from(SHAREGPT));
@@ -128,6 +134,15 @@ impl Asked {
             ("follow_up_tokens", self.follow_up),
             ("turns", self.turns),
         ] {
+            if let Some(message) = length.and_then(Length::fault) {
+                return Err(fault(key, message));
+            }
+        }
+        for (key, tokens) in
+            [("prefix_tokens", self.prefix_tokens), ("suffix_tokens", self.suffix_tokens)]
+        {
+            // No tokens at all are allowed.
+            let length = tokens.filter(|tokens| 0 < *tokens).map(Length::Fixed);
             if let Some(message) = length.and_then(Length::fault) {
                 return Err(fault(key, message));
             }
@@ -218,6 +233,7 @@ impl Asked {
                     return Err(fault("to", "must be after `from`"));
                 }
                 let replay = Replay {
+                    reading: self.reading,
                     speed,
                     from,
                     to: self.to,
@@ -283,7 +299,7 @@ impl Asked {
             &[Kind::Sonnet, Kind::Random, Kind::PrefixRepetition, Kind::MultiTurn];
         let turns: &[Kind] = &[Kind::MultiTurn];
         let trace: &[Kind] = &[Kind::Trace];
-        let said: [(&str, bool, &[Kind]); 18] = [
+        let said: [(&str, bool, &[Kind]); 20] = [
             ("path", self.path.is_some(), of_file),
             ("output_tokens", self.output.is_some(), lengths),
             ("input_tokens", self.input.is_some(), with_input),
@@ -298,6 +314,8 @@ impl Asked {
             ("to", self.to.is_some(), trace),
             ("max_input_tokens", self.max_input_tokens.is_some(), trace),
             ("max_output_tokens", self.max_output_tokens.is_some(), trace),
+            ("time_unit", self.reading.unit.is_some(), trace),
+            ("block_tokens", self.reading.block_tokens.is_some(), trace),
             ("turns", self.turns.is_some(), turns),
             ("max_turns", self.max_turns.is_some(), turns),
             ("follow_up_tokens", self.follow_up.is_some(), turns),

@@ -34,8 +34,13 @@ const PLAN: &str = r#"
 pub(crate) fn report(workload: &str, requests: &[Counted]) -> Report {
     let plan = PLAN.replace("WORKLOAD", workload);
     let case = Arc::new(Plan::parse(&plan).unwrap().cases[0].clone());
-    let workload =
-        Workload { requests: Vec::new(), arrivals: None, hash: "0".to_owned(), notes: Vec::new() };
+    let workload = Workload {
+        requests: Vec::new(),
+        arrivals: None,
+        hash: "0".to_owned(),
+        notes: Vec::new(),
+        recognised: Vec::new(),
+    };
     let summary = Summary::new(requests, None);
     let whole = 0..requests.len();
     let evidence = Requests::new(requests, vec![whole], None);

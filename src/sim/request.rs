@@ -129,6 +129,7 @@ enum PromptField {
 #[derive(Deserialize)]
 struct Message {
     content: Option<Content>,
+    tool_calls: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -231,9 +232,12 @@ fn conversation(messages: Vec<Message>) -> Result<Prompt, ApiError> {
     let refuse = |message| ApiError::bad_request(Some("messages"), message);
     let mut texts = Vec::new();
     for message in messages {
-        match message.content.ok_or_else(|| refuse("A message has no `content`."))? {
-            Content::Text(text) => texts.push(text),
-            Content::Parts(parts) => {
+        match message.content {
+            // It calls tools.
+            None if message.tool_calls.is_some() => {}
+            None => return Err(refuse("A message has no `content`.")),
+            Some(Content::Text(text)) => texts.push(text),
+            Some(Content::Parts(parts)) => {
                 for part in parts {
                     texts
                         .push(part.text.ok_or_else(|| refuse("A part of a message has no text."))?);

@@ -11,6 +11,7 @@ mod chat;
 mod completions;
 mod fault;
 mod finish;
+mod items;
 mod lenient;
 mod openai;
 mod responses;
@@ -219,6 +220,64 @@ impl ProtocolKind {
     /// Whether a prompt can be sent as token IDs.
     pub fn takes_tokens(self) -> bool {
         matches!(self, Self::Completions)
+    }
+
+    /// Whether a field of a request in OpenAI's form, which the data may hold, is sent as it is.
+    pub fn takes_field(self, field: &str) -> bool {
+        const OF_CHAT: [&str; 17] = [
+            "tools",
+            "tool_choice",
+            "parallel_tool_calls",
+            "functions",
+            "function_call",
+            "response_format",
+            "reasoning_effort",
+            "verbosity",
+            "modalities",
+            "audio",
+            "prediction",
+            "web_search_options",
+            "chat_template",
+            "chat_template_kwargs",
+            "add_generation_prompt",
+            "continue_final_message",
+            "top_logprobs",
+        ];
+        const OF_COMPLETIONS: [&str; 1] = ["suffix"];
+        const OF_RESPONSES: [&str; 11] = [
+            "tools",
+            "tool_choice",
+            "temperature",
+            "top_p",
+            "top_logprobs",
+            "parallel_tool_calls",
+            "reasoning",
+            "service_tier",
+            "prompt_cache_key",
+            "ignore_eos",
+            "min_tokens",
+        ];
+        match self {
+            Self::Completions => !OF_CHAT.contains(&field),
+            Self::Chat => !OF_COMPLETIONS.contains(&field),
+            Self::Responses => OF_RESPONSES.contains(&field),
+            Self::Triton | Self::Tgi => false,
+        }
+    }
+
+    /// Adds the fields of a request in OpenAI's form that are sent, in the place of those of the same name.
+    pub fn add_fields(
+        self,
+        fields: &serde_json::Map<String, serde_json::Value>,
+        body: &mut serde_json::Map<String, serde_json::Value>,
+    ) {
+        for (name, value) in fields.iter().filter(|(name, _)| self.takes_field(name)) {
+            let value = match self {
+                Self::Responses => items::field(name, value).into_owned(),
+                Self::Completions | Self::Chat | Self::Triton | Self::Tgi => value.clone(),
+            };
+            body.insert(name.clone(), value);
+        }
     }
 
     /// The JSON body of a request.

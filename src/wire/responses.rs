@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::finish::Reason;
 use super::lenient::{Content, Count, Filled, Object, Text};
 use super::openai::counted;
-use super::{Event, EventError, ProtocolKind, Request, fault, no_error, no_fault, parse};
+use super::{Event, EventError, ProtocolKind, Request, fault, items, no_error, no_fault, parse};
 use crate::prompt::Prompt;
 use crate::record::Usage;
 
@@ -25,7 +25,7 @@ pub(super) fn body(request: &Request<'_>) -> Map<String, Value> {
     let mut body = Map::new();
     body.insert("model".into(), json!(request.model));
     let input = match request.prompt {
-        Prompt::Messages(messages) => json!(messages),
+        Prompt::Messages(messages) => Value::Array(items::of(messages)),
         Prompt::Text(_) | Prompt::Tokens(_) => json!(request.prompt.text()),
     };
     body.insert("input".into(), input);

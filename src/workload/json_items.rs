@@ -1,5 +1,6 @@
-//! The items of a JSON file of any size, one after the other: the elements of its array, or its lines.
-//! Holds one item at a time; which of them are wanted is read again by their place.
+//! The items of a JSON file of any size, one after the other: the elements of its array, its lines, or, where
+//! each line is an array of messages, those arrays. Holds one item at a time; which of them are wanted is
+//! read again by their place.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
@@ -8,12 +9,16 @@ use std::path::Path;
 use anyhow::Context as _;
 use memchr::memchr2;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::Span;
+use crate::plain::quoted;
 use crate::surrogates;
 
 /// How much is read at once, bytes.
 const READ_BYTES: usize = 1 << 18;
+/// An item that is larger than this, bytes, is no prompt.
+const MOST_ITEM_BYTES: usize = 256 << 20;
 
 /// Where an item is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,42 +39,144 @@ pub(super) struct JsonItems<'a> {
     expected: &'static str,
 }
 
+/// The items of a file that can be read, and those that cannot.
+#[derive(Debug)]
+pub(super) struct Usable {
+    pub(super) places: Vec<Place>,
+    /// How many items there are in all.
+    pub(super) read: usize,
+    pub(super) malformed: Malformed,
+}
+
+/// Items that are JSON, but not what is expected.
+#[derive(Debug, Default)]
+pub(super) struct Malformed {
+    count: usize,
+    /// What is wrong with the first, and where it is.
+    first: Option<String>,
+}
+
+impl Malformed {
+    /// What a reader of the numbers should know.
+    pub(super) fn note(&self, name: &str, read: usize) -> Option<String> {
+        let (count, first) = (self.count, self.first.as_ref()?);
+        Some(format!(
+            "{count} of the {read} conversations of `{name}` are malformed and left out, the first at \
+             {first}"
+        ))
+    }
+
+    /// What is wrong with the first, as the end of an error.
+    pub(super) fn hint(&self) -> String {
+        match &self.first {
+            Some(first) => format!("; {} are malformed, the first at {first}", self.count),
+            None => String::new(),
+        }
+    }
+}
+
 impl<'a> JsonItems<'a> {
     pub(super) fn open(path: &Path, name: &'a str, expected: &'static str) -> anyhow::Result<Self> {
         let file = File::open(path).with_context(|| format!("read the dataset `{name}`"))?;
         Ok(Self { file, name, expected })
     }
 
-    /// The places of the items for which `keep` says so.
-    pub(super) fn places<T: for<'de> Deserialize<'de>>(
+    /// The places of all items, each of which must be what is expected.
+    pub(super) fn places<T: for<'de> Deserialize<'de>>(&mut self) -> anyhow::Result<Vec<Place>> {
+        self.scan(|this, item, place, places| {
+            let _: T = this.parse(item, place)?;
+            places.push(place.clone());
+            Ok(())
+        })
+    }
+
+    /// The places of the items for which `keep` says so, and what is known of those that are malformed.
+    pub(super) fn usable<T: for<'de> Deserialize<'de>>(
         &mut self,
-        mut keep: impl FnMut(&T) -> bool,
-    ) -> anyhow::Result<Vec<Place>> {
-        self.file.seek(SeekFrom::Start(0)).with_context(|| self.failed())?;
-        let mut places = Vec::new();
-        let mut cutter = Cutter::new(BufReader::with_capacity(READ_BYTES, &self.file));
-        loop {
-            match cutter.next() {
-                Ok(Some(place)) => {
-                    let item: T = self.parse(&cutter.item, &place)?;
-                    if keep(&item) {
-                        places.push(place);
-                    }
+        keep: impl Fn(&T) -> bool,
+    ) -> anyhow::Result<Usable> {
+        let none = Usable { places: Vec::new(), read: 0, malformed: Malformed::default() };
+        self.scan_into(none, |this, item, place, usable| {
+            usable.read += 1;
+            match parsed::<T>(item) {
+                Ok(item) if keep(&item) => usable.places.push(place.clone()),
+                Ok(_) => {}
+                Err(error) if error.is_data() => {
+                    usable.malformed.count += 1;
+                    let malformed = || this.fault(&error, place);
+                    usable.malformed.first.get_or_insert_with(malformed);
                 }
-                Ok(None) => return Ok(places),
-                Err(Cut::Io(error)) => return Err(error).with_context(|| self.failed()),
-                Err(Cut::TooEarly { line, column }) => anyhow::bail!(
-                    "dataset `{}`, line {line}, column {column}: the file ends too early: is the \
-                     download complete?",
-                    self.name
-                ),
-                Err(Cut::Unexpected { line, column, byte }) => anyhow::bail!(
-                    "dataset `{}`, line {line}, column {column}: unexpected `{}`; expected {}",
-                    self.name,
-                    byte.escape_ascii(),
-                    self.expected
-                ),
+                Err(error) => {
+                    anyhow::bail!("dataset `{}`, {}", this.name, this.fault(&error, place))
+                }
             }
+            Ok(())
+        })
+    }
+
+    fn scan(
+        &mut self,
+        each: impl Fn(&Self, &[u8], &Place, &mut Vec<Place>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Vec<Place>> {
+        self.scan_into(Vec::new(), each)
+    }
+
+    /// Calls `each` with all items.
+    fn scan_into<S>(
+        &mut self,
+        mut state: S,
+        each: impl Fn(&Self, &[u8], &Place, &mut S) -> anyhow::Result<()>,
+    ) -> anyhow::Result<S> {
+        let shape = self.begins_with_messages()?.then_some(Shape::Arrays);
+        self.rewind()?;
+        let reader = BufReader::with_capacity(READ_BYTES, &self.file);
+        let mut cutter = Cutter { shape, ..Cutter::new(reader) };
+        while let Some(place) = cutter.next().map_err(|cut| self.explained(cut))? {
+            each(self, &cutter.item, &place, &mut state)?;
+        }
+        Ok(state)
+    }
+
+    /// Whether the file begins with an array of messages: one conversation, and perhaps others after it.
+    fn begins_with_messages(&mut self) -> anyhow::Result<bool> {
+        self.rewind()?;
+        let mut cutter = Cutter::new(BufReader::with_capacity(READ_BYTES, &self.file));
+        // What is wrong with the file is told where it is read.
+        let Ok(first) = cutter.next() else { return Ok(false) };
+        let is_array = matches!(cutter.shape, Some(Shape::Array | Shape::Over));
+        match first {
+            Some(_) => {
+                let is_object = cutter.item.starts_with(b"{");
+                let is_message = || serde_json::from_slice::<Message>(&cutter.item).is_ok();
+                Ok(is_array && is_object && is_message())
+            }
+            None => Ok(false),
+        }
+    }
+
+    fn rewind(&mut self) -> anyhow::Result<()> {
+        self.file.seek(SeekFrom::Start(0)).with_context(|| self.failed())?;
+        Ok(())
+    }
+
+    fn explained(&self, cut: Cut) -> anyhow::Error {
+        let name = self.name;
+        match cut {
+            Cut::Io(error) => anyhow::Error::new(error).context(self.failed()),
+            Cut::TooEarly { line, column } => anyhow::anyhow!(
+                "dataset `{name}`, line {line}, column {column}: the file ends too early: is the \
+                 download complete?"
+            ),
+            Cut::TooLong { line } => anyhow::anyhow!(
+                "dataset `{name}`, line {line}: an item of more than {} MiB; expected {}",
+                MOST_ITEM_BYTES >> 20,
+                self.expected
+            ),
+            Cut::Unexpected { line, column, byte } => anyhow::anyhow!(
+                "dataset `{name}`, line {line}, column {column}: unexpected `{}`; expected {}",
+                byte.escape_ascii(),
+                self.expected
+            ),
         }
     }
 
@@ -91,20 +198,39 @@ impl<'a> JsonItems<'a> {
     }
 
     fn parse<T: for<'de> Deserialize<'de>>(&self, item: &[u8], place: &Place) -> anyhow::Result<T> {
-        let parsed = serde_json::from_slice(item);
-        let repaired = parsed.is_err().then(|| surrogates::replaced(item)).flatten();
-        repaired.map_or(parsed, |item| serde_json::from_slice(&item)).map_err(|error| {
-            let line = place.line + error.line().saturating_sub(1);
-            let first = if error.line() <= 1 { place.column - 1 } else { 0 };
-            anyhow::anyhow!(
-                "dataset `{}`, line {line}, column {}: {}; expected {}",
-                self.name,
-                (first + error.column()).max(1),
-                without_place(&error),
-                self.expected
-            )
+        parsed(item).map_err(|error| {
+            anyhow::anyhow!("dataset `{}`, {}", self.name, self.fault(&error, place))
         })
     }
+
+    /// What is wrong with an item, and where in the file.
+    fn fault(&self, error: &serde_json::Error, place: &Place) -> String {
+        let line = place.line + error.line().saturating_sub(1);
+        let first = if error.line() <= 1 { place.column - 1 } else { 0 };
+        format!(
+            "line {line}, column {}: {}; expected {}",
+            (first + error.column()).max(1),
+            quoted(&without_place(error)),
+            self.expected
+        )
+    }
+}
+
+/// An item, with what is half a character put right.
+fn parsed<T: for<'de> Deserialize<'de>>(item: &[u8]) -> serde_json::Result<T> {
+    let parsed = serde_json::from_slice(item);
+    let is_syntax = parsed.as_ref().is_err_and(serde_json::Error::is_syntax);
+    let repaired = is_syntax.then(|| surrogates::replaced(item)).flatten();
+    repaired.map_or(parsed, |item| serde_json::from_slice(&item))
+}
+
+/// A message that is an item by itself.
+#[derive(Deserialize)]
+struct Message {
+    #[serde(rename = "role", alias = "from")]
+    _role: IgnoredAny,
+    #[serde(rename = "content", alias = "value", alias = "tool_calls")]
+    _content: IgnoredAny,
 }
 
 /// What an error says, without the place in the item, which is none in the file.
@@ -119,6 +245,7 @@ fn without_place(error: &serde_json::Error) -> String {
 enum Cut {
     Io(io::Error),
     TooEarly { line: usize, column: usize },
+    TooLong { line: usize },
     Unexpected { line: usize, column: usize, byte: u8 },
 }
 
@@ -137,6 +264,8 @@ struct Cutter<R> {
 enum Shape {
     Array,
     Lines,
+    /// Arrays, one after the other.
+    Arrays,
     /// The array has ended.
     Over,
 }
@@ -200,13 +329,17 @@ impl<R: BufRead> Cutter<R> {
         self.shape = Some(shape);
         self.item.clear();
         match (shape, self.skip_space()?) {
-            (Shape::Lines | Shape::Over, None) => Ok(None),
+            (Shape::Lines | Shape::Arrays | Shape::Over, None) => Ok(None),
             (Shape::Array, None) => Err(self.too_early()),
             (Shape::Over, Some(byte)) => {
                 Err(Cut::Unexpected { line: self.line, column: self.column(), byte })
             }
             (Shape::Lines, Some(_)) => self.line_item().map(Some),
             (Shape::Array, Some(_)) => self.element().map(Some),
+            (Shape::Arrays, Some(b'[')) => self.array().map(Some),
+            (Shape::Arrays, Some(byte)) => {
+                Err(Cut::Unexpected { line: self.line, column: self.column(), byte })
+            }
         }
     }
 
@@ -216,7 +349,12 @@ impl<R: BufRead> Cutter<R> {
 
     fn line_item(&mut self) -> Result<Place, Cut> {
         let mut place = self.place();
-        let read = self.reader.read_until(b'\n', &mut self.item).map_err(Cut::Io)?;
+        let most = MOST_ITEM_BYTES as u64 + 1;
+        let mut line = (&mut self.reader).take(most);
+        let read = line.read_until(b'\n', &mut self.item).map_err(Cut::Io)?;
+        if MOST_ITEM_BYTES < read {
+            return Err(Cut::TooLong { line: place.line });
+        }
         self.at += read as u64;
         self.line += 1;
         self.line_at = self.at;
@@ -248,9 +386,40 @@ impl<R: BufRead> Cutter<R> {
                 b'}' | b']' => depth = depth.saturating_sub(1),
                 _ => {}
             }
-            self.item.push(byte);
-            self.step(byte);
+            self.take_byte(byte, &place)?;
         }
+    }
+
+    /// An array and what is in it.
+    fn array(&mut self) -> Result<Place, Cut> {
+        let mut place = self.place();
+        let mut depth = 0_usize;
+        loop {
+            let Some(byte) = self.peek()? else { return Err(self.too_early()) };
+            match byte {
+                b'"' => {
+                    self.string()?;
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            self.take_byte(byte, &place)?;
+            if depth == 0 {
+                place.bytes.end = place.bytes.start + self.item.len() as u64;
+                return Ok(place);
+            }
+        }
+    }
+
+    fn take_byte(&mut self, byte: u8, place: &Place) -> Result<(), Cut> {
+        if MOST_ITEM_BYTES < self.item.len() {
+            return Err(Cut::TooLong { line: place.line });
+        }
+        self.item.push(byte);
+        self.step(byte);
+        Ok(())
     }
 
     /// Takes a string, its quotes included.
@@ -267,6 +436,9 @@ impl<R: BufRead> Cutter<R> {
             let bytes = self.reader.fill_buf().map_err(Cut::Io)?;
             if bytes.is_empty() {
                 return Err(self.too_early());
+            }
+            if MOST_ITEM_BYTES < self.item.len() {
+                return Err(Cut::TooLong { line: self.line });
             }
             match memchr2(b'"', b'\\', bytes) {
                 None => {
@@ -321,6 +493,53 @@ mod tests {
                     assert_eq!(text[..start].matches('\n').count() + 1, place.line);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn arrays_after_each_other_are_cut_alike_however_the_text_arrives() {
+        let text = "[{\"a\": \"]\"}]\r\n[1,\n [2]]\n\n [] [\"\\\"]\"]";
+        for piece in 1..text.len() {
+            let reader = BufReader::with_capacity(piece, text.as_bytes());
+            let mut cutter = Cutter { shape: Some(Shape::Arrays), ..Cutter::new(reader) };
+            let mut items = Vec::new();
+            while let Some(place) = cutter.next().unwrap() {
+                items.push((String::from_utf8(cutter.item.clone()).unwrap(), place.line));
+            }
+            let item = |text: &str, line| (text.to_owned(), line);
+            let expected = [
+                item("[{\"a\": \"]\"}]", 1),
+                item("[1,\n [2]]", 2),
+                item("[]", 5),
+                item("[\"\\\"]\"]", 5),
+            ];
+            assert_eq!(items, expected, "{piece}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_messages_is_told_from_a_file_of_rows() {
+        for (text, count) in [
+            (
+                "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": \"b\"}]",
+                1,
+            ),
+            (
+                "[{\"from\": \"human\", \"value\": \"a\"}]\n[]\n[{\"from\": \"gpt\", \"value\": \"b\"}]",
+                3,
+            ),
+            (
+                "[[{\"role\": \"user\", \"content\": \"a\"}], [{\"role\": \"user\", \"content\": \"b\"}]]",
+                2,
+            ),
+            ("[{\"prompt\": \"a\"}, {\"prompt\": \"b\"}]", 2),
+            ("{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n", 2),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("d.json");
+            std::fs::write(&path, text).unwrap();
+            let mut items = JsonItems::open(&path, "d", "anything").unwrap();
+            assert_eq!(items.places::<IgnoredAny>().unwrap().len(), count, "{text}");
         }
     }
 

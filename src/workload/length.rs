@@ -99,7 +99,7 @@ impl From<Drawn> for Length {
 }
 
 /// The longest that is drawn where no `max` is set: no model takes more.
-const LONGEST: u32 = 10_000_000;
+pub(super) const LONGEST: u32 = 10_000_000;
 
 /// How often a length beyond its bounds is drawn again before the nearest bound is taken.
 const DRAWS: usize = 1000;
@@ -149,6 +149,15 @@ impl Length {
 
     /// What is wrong with it, if anything.
     pub fn fault(self) -> Option<String> {
+        let most = match self {
+            Self::Fixed(length) => length,
+            Self::Uniform { max, .. } | Self::Normal { max, .. } | Self::LogNormal { max, .. } => {
+                max
+            }
+        };
+        if LONGEST < most {
+            return Some(format!("{most} tokens are more than any model takes ({LONGEST})"));
+        }
         let (min, max) = match self {
             Self::Fixed(0) => return Some("a length must be above 0".to_owned()),
             Self::Fixed(_) => return None,
@@ -224,6 +233,8 @@ mod tests {
     fn an_impossible_length_says_why() {
         for (length, part) in [
             (Length::Fixed(0), "above 0"),
+            (Length::Fixed(u32::MAX), "more than any model takes"),
+            (Length::Uniform { min: 1, max: 10_000_001 }, "10000001 tokens are more"),
             (Length::Uniform { min: 5, max: 4 }, "not above `max`"),
             (Length::Normal { mean: 5.0, std_dev: 0.0, min: 1, max: 9 }, "`std_dev` must be above"),
             (Length::LogNormal { median: 50.0, sigma: 1.0, min: 1, max: 9 }, "`median` (50)"),

@@ -6,17 +6,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rayon::prelude::*;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::prompt::Prompt;
+use crate::prompt::{Content, Prompt};
 
 mod custom;
+mod dialogue;
 mod json_items;
 mod length;
 mod multi_turn;
 mod python_random;
 mod random;
 mod replay;
+mod row;
 mod salt;
 mod sampling;
 mod sharegpt;
@@ -33,6 +36,7 @@ pub use replay::Replay;
 pub use salt::Salt;
 pub use sampling::Sampling;
 pub use think::ThinkTime;
+pub use trace::{Reading, TimeUnit};
 
 /// The requests of a case, in the order in which they are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub struct Workload {
     pub hash: String,
     /// What a reader of the numbers should know.
     pub notes: Vec<String>,
+    /// How its file was read, where that is not plain.
+    pub recognised: Vec<String>,
 }
 
 /// One prompt and how long its answer may be.
@@ -58,6 +64,8 @@ pub struct PromptRequest {
     pub output_tokens: u32,
     /// What the user says later; empty where one answer ends it.
     pub follow_ups: Vec<FollowUp>,
+    /// What the data says of the request itself, in OpenAI's form: `temperature`, `tools`, and the like.
+    pub fields: Map<String, Value>,
 }
 
 /// A turn of a conversation that waits for the answer to the one before.
@@ -74,7 +82,7 @@ pub struct FollowUp {
 impl PromptRequest {
     /// A prompt that nothing follows.
     pub fn single(prompt: Prompt, prompt_tokens: Option<u32>, output_tokens: u32) -> Self {
-        Self { prompt, prompt_tokens, output_tokens, follow_ups: Vec::new() }
+        Self { prompt, prompt_tokens, output_tokens, follow_ups: Vec::new(), fields: Map::new() }
     }
 
     /// How many requests it is, one a turn.
@@ -100,7 +108,8 @@ impl PromptRequest {
         for (answer, follow_up) in answers.zip(&self.follow_ups) {
             prompt.go_on(answer, &follow_up.text, chat);
         }
-        Some(Self::single(prompt, None, last.output_tokens))
+        let fields = self.fields.clone();
+        Some(Self { fields, ..Self::single(prompt, None, last.output_tokens) })
     }
 }
 
@@ -333,13 +342,22 @@ impl Workload {
         let mut hasher = Sha256::new();
         for request in &requests {
             hash_prompt(&request.prompt, &mut hasher);
+            if !request.fields.is_empty() {
+                hash_json(&request.fields, &mut hasher);
+            }
             hasher.update(request.output_tokens.to_le_bytes());
             for follow_up in &request.follow_ups {
                 hash_part(follow_up.text.as_bytes(), &mut hasher);
                 hash_manner(follow_up, &mut hasher);
             }
         }
-        Self { requests, arrivals: None, hash: hash(hasher), notes: Vec::new() }
+        Self {
+            requests,
+            arrivals: None,
+            hash: hash(hasher),
+            notes: Vec::new(),
+            recognised: Vec::new(),
+        }
     }
 
     /// Requests whose texts are made up as `recipe` says: what matters of them is how long they are.
@@ -351,7 +369,13 @@ impl Workload {
             hasher.update(request.output_tokens.to_le_bytes());
             request.follow_ups.iter().for_each(|follow_up| hash_manner(follow_up, &mut hasher));
         }
-        Self { requests, arrivals: None, hash: hash(hasher), notes: Vec::new() }
+        Self {
+            requests,
+            arrivals: None,
+            hash: hash(hasher),
+            notes: Vec::new(),
+            recognised: Vec::new(),
+        }
     }
 
     /// The request or conversation of this number. They come again where more are sent than there are.
@@ -377,7 +401,7 @@ impl Workload {
         self.hash = hash(hasher);
         self.requests.par_iter_mut().try_for_each(|request| {
             request.prompt.put_before(system, sampling.chat);
-            request.prompt_tokens = sampling.count(&request.prompt)?;
+            request.prompt_tokens = sampling.count_request(request)?;
             anyhow::Ok(())
         })?;
         Ok(self)
@@ -386,7 +410,9 @@ impl Workload {
     /// The first `requests` of them as they are sent.
     pub fn first_as_sent(&self, requests: usize, sampling: &Sampling<'_>) -> anyhow::Result<Self> {
         let requests = self.requests.iter().take(requests).cloned().collect();
-        let first = Self { requests, arrivals: None, hash: self.hash.clone(), notes: Vec::new() };
+        let hash = self.hash.clone();
+        let first =
+            Self { requests, arrivals: None, hash, notes: Vec::new(), recognised: Vec::new() };
         first.as_sent(sampling)
     }
 
@@ -399,11 +425,12 @@ impl Workload {
                 request.prompt.begin_with(salt);
             }
             if let (Prompt::Messages(messages), false) = (&request.prompt, sampling.chat) {
-                request.prompt = Prompt::Text(sampling.render(messages)?);
+                let tools = request.fields.get("tools");
+                request.prompt = Prompt::Text(sampling.render(messages, tools)?);
             } else if sampling.salt.is_none() {
                 return Ok(());
             }
-            request.prompt_tokens = sampling.count(&request.prompt)?;
+            request.prompt_tokens = sampling.count_request(request)?;
             anyhow::Ok(())
         })?;
         Ok(sent)
@@ -430,10 +457,25 @@ fn hash_prompt(prompt: &Prompt, hasher: &mut Sha256) {
         Prompt::Messages(messages) => {
             for message in messages {
                 part(format!("{:?}", message.role).as_bytes());
-                part(message.content.as_bytes());
+                match &message.content {
+                    Some(Content::Text(text)) => part(text.as_bytes()),
+                    Some(Content::Parts(parts)) => parts.iter().for_each(|it| part(&json(it))),
+                    None => part(b""),
+                }
+                if !message.fields.is_empty() {
+                    part(&json(&message.fields));
+                }
             }
         }
     }
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn hash_json(value: &impl serde::Serialize, hasher: &mut Sha256) {
+    hash_part(&json(value), hasher);
 }
 
 fn hash(hasher: Sha256) -> String {

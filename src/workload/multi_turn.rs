@@ -5,7 +5,8 @@ use anyhow::bail;
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::json_items::{JsonItems, Place};
+use super::dialogue::{Dialogue, Said, Speaker};
+use super::json_items::{JsonItems, Place, Usable};
 use super::writer::Writer;
 use super::{
     FollowUp, Length, PromptForm, PromptRequest, Sampling, Source, ThinkTime, Workload,
@@ -141,12 +142,9 @@ fn recorded(source: &Source, manner: Manner, sampling: &Sampling<'_>) -> anyhow:
     }
     let name = source.to_string();
     let mut items = JsonItems::open(&source.locate(sampling)?, &name, EXPECTED)?;
-    let mut read = 0;
     // The file may be larger than the memory: only the places of conversations are kept.
-    let mut places = items.places(|Dialogue(said): &Dialogue| {
-        read += 1;
-        !said.is_empty()
-    })?;
+    let usable = items.usable(|Dialogue(Turns(said)): &Dialogue<Turns>| !said.is_empty())?;
+    let Usable { mut places, read, malformed } = usable;
     python_random::shuffle(&mut places, sampling.seed);
     let mut requests: Vec<PromptRequest> = Vec::new();
     for (part, places) in places.chunks(HELD).enumerate() {
@@ -154,7 +152,8 @@ fn recorded(source: &Source, manner: Manner, sampling: &Sampling<'_>) -> anyhow:
             break;
         }
         let load = |(index, place): (usize, &Place)| {
-            let conversation = Conversation::from(items.read::<Dialogue>(place)?);
+            let Dialogue(turns): Dialogue<Turns> = items.read(place)?;
+            let conversation = Conversation::from(turns);
             Ok((part * HELD + index, conversation))
         };
         let numbered = places.iter().enumerate().map(load).collect::<anyhow::Result<Vec<_>>>()?;
@@ -167,49 +166,34 @@ fn recorded(source: &Source, manner: Manner, sampling: &Sampling<'_>) -> anyhow:
     if requests.is_empty() {
         bail!(
             "dataset `{name}`: in none of its {read} conversations does a user say anything that is \
-             answered"
+             answered{}",
+            malformed.hint()
         );
     }
-    Ok(Workload::of_texts(requests))
+    let mut workload = Workload::of_texts(requests);
+    workload.notes.extend(malformed.note(&name, read));
+    Ok(workload)
 }
 
-/// What was said in a conversation.
+/// The turns of a conversation in which the system, a user and a model speak, in words.
 #[derive(Deserialize)]
-#[serde(try_from = "Item")]
-struct Dialogue(Vec<Said>);
+#[serde(try_from = "Vec<Said>")]
+struct Turns(Vec<Said>);
 
-/// A conversation in either shape.
-#[derive(Deserialize)]
-struct Item {
-    conversations: Option<Vec<Said>>,
-    messages: Option<Vec<Said>>,
-}
-
-#[derive(Deserialize)]
-struct Said {
-    #[serde(alias = "role")]
-    from: Speaker,
-    #[serde(alias = "content")]
-    value: String,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-enum Speaker {
-    #[serde(rename = "system")]
-    System,
-    #[serde(rename = "user", alias = "human")]
-    User,
-    #[serde(rename = "assistant", alias = "gpt", alias = "model")]
-    #[serde(alias = "chatgpt", alias = "bing", alias = "bard")]
-    Assistant,
-}
-
-impl TryFrom<Item> for Dialogue {
+impl TryFrom<Vec<Said>> for Turns {
     type Error = &'static str;
 
-    fn try_from(item: Item) -> Result<Self, Self::Error> {
-        let said = item.conversations.or(item.messages);
-        said.map(Self).ok_or("there is no `conversations` and no `messages`")
+    fn try_from(said: Vec<Said>) -> Result<Self, Self::Error> {
+        for said in &said {
+            match said.by {
+                Speaker::System | Speaker::User | Speaker::Assistant => {}
+                Speaker::Tool => return Err("a turn of a tool, which cannot be said again"),
+                Speaker::Other => {
+                    return Err("a turn of neither `user`, `assistant` nor `system`");
+                }
+            }
+        }
+        Ok(Self(said))
     }
 }
 
@@ -219,22 +203,24 @@ struct Conversation {
     turns: Vec<(String, Option<String>)>,
 }
 
-impl From<Dialogue> for Conversation {
+impl From<Turns> for Conversation {
     /// What was said one after the other by the same is one turn; what was answered to nobody, and what
     /// the system said later, is left out.
-    fn from(Dialogue(said): Dialogue) -> Self {
+    fn from(Turns(said): Turns) -> Self {
         let mut conversation = Self { system: None, turns: Vec::new() };
         let add = |text: &mut String, more: &str| {
             text.push_str("\n\n");
             text.push_str(more);
         };
-        for Said { from, value } in said {
-            match (from, conversation.turns.last_mut()) {
+        for Said { by, text: value } in said {
+            match (by, conversation.turns.last_mut()) {
                 (Speaker::System, None) => match &mut conversation.system {
                     Some(system) => add(system, &value),
                     system => *system = Some(value),
                 },
                 (Speaker::System, Some(_)) | (Speaker::Assistant, None) => {}
+                // There are none.
+                (Speaker::Tool | Speaker::Other, _) => {}
                 (Speaker::User, Some((user, None))) => add(user, &value),
                 (Speaker::User, _) => conversation.turns.push((value, None)),
                 (Speaker::Assistant, Some((_, Some(answer)))) => add(answer, &value),
@@ -440,29 +426,65 @@ mod tests {
         assert_ne!(file("c"), file("e"));
     }
 
+    const GOOD: &str = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
+
     #[test]
-    fn a_mistake_names_the_line_and_what_is_expected() {
-        let good = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
-        for (text, parts) in [
+    fn a_malformed_conversation_is_left_out_and_named() {
+        for (bad, parts) in [
+            (r#"{"talk": []}"#, &["line 2", "no `conversations`", "expected"][..]),
             (
-                format!("{good}\n{{\"talk\": []}}"),
-                &["line 2", "no `conversations`", "expected"][..],
+                r#"{"messages": [{"role": "tool", "content": "a"}]}"#,
+                &["line 2, column 48", "a turn of a tool"],
             ),
-            (
-                format!("{good}\n{{\"messages\": [{{\"role\": \"tool\", \"content\": \"a\"}}]}}"),
-                &["line 2, column 29", "unknown variant `tool`", "`user`"],
-            ),
-            (
-                format!("{good}\n\n{{\"messages\": [{{\"role\": \"user\"}}]}}"),
-                &["line 3", "missing field `value`", "\"content\""],
-            ),
-            (good[..40].to_owned(), &["line 1", "EOF"]),
-            (r#"[{"conversations": []}]"#.to_owned(), &["none of its 1 conversations"]),
+            (r#"{"messages": [{"role": "x", "content": "a"}]}"#, &["neither `user`"]),
+            (r#"{"messages": [{"role": "user"}]}"#, &["a turn without a text", "\"content\""]),
+        ] {
+            let workload = of_file(&format!("{GOOD}\n{bad}\n{GOOD}"), None, None).unwrap();
+            assert_eq!(workload.requests.len(), 2, "{bad}");
+            let [note] = &workload.notes[..] else { panic!("{bad}: {:?}", workload.notes) };
+            for part in ["1 of the 3"].iter().chain(parts) {
+                assert!(note.contains(part), "{bad}\nmisses {part}:\n{note}");
+            }
+            let error = of_file(&format!("{bad}\n{bad}"), None, None).unwrap_err();
+            assert!(
+                error.contains("none of its 2") && error.contains("2 are malformed"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_names_the_line() {
+        for (text, part) in [
+            (format!("{GOOD}\n{}", &GOOD[..40]), "line 2"),
+            (GOOD[..40].to_owned(), "EOF"),
+            (r#"[{"conversations": []}]"#.to_owned(), "none of its 1 conversations"),
+            (format!("{GOOD}\n{{\"id\": {}", "[".repeat(100_000)), "line 2, column"),
         ] {
             let error = of_file(&text, None, None).unwrap_err();
-            for part in parts {
-                assert!(error.contains(part), "{text}\nmisses {part}:\n{error}");
-            }
+            assert!(error.contains(part) && error.len() < 700, "{text}\nmisses {part}:\n{error}");
+        }
+    }
+
+    #[test]
+    fn a_line_may_be_the_messages_themselves() {
+        let line = |text: &str| {
+            format!(
+                r#"[{{"role": "user", "content": "{text}"}}, {{"role": "assistant", "content": "b"}}]"#
+            )
+        };
+        let one = of_file(&line("Hi"), None, None).unwrap();
+        assert_eq!(said(&one.requests[0])[0].0, "Hi");
+        for text in [
+            format!("{}\n{}\n", line("Hi"), line("Ho")),
+            format!("[{},\n{}]", line("Hi"), line("Ho")),
+            format!("{}\n{}", line("Hi").replace(',', ",\n"), line("Ho")),
+        ] {
+            let workload = of_file(&text, None, None).unwrap();
+            let mut all: Vec<String> =
+                workload.requests.iter().map(|request| said(request)[0].0.clone()).collect();
+            all.sort();
+            assert_eq!(all, ["Hi", "Ho"], "{text}");
         }
     }
 

@@ -7,13 +7,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rayon::prelude::*;
 
-use super::trace::{BLOCK_TOKENS, Row, Trace};
+use super::trace::{Reading, Row, Trace};
 use super::writer::Writer;
 use super::{PromptForm, PromptRequest, Sampling, Source, Workload};
 
 /// What of a trace is sent, and how fast.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Replay {
+    /// What its file does not say.
+    pub reading: Reading,
     /// Times are divided by it.
     pub speed: f64,
     /// Requests before this time of the trace are left out.
@@ -29,6 +31,7 @@ pub struct Replay {
 impl Default for Replay {
     fn default() -> Self {
         Self {
+            reading: Reading::default(),
             speed: 1.0,
             from: Duration::ZERO,
             to: None,
@@ -44,14 +47,15 @@ pub(super) fn sample(
     form: PromptForm,
     sampling: &Sampling<'_>,
 ) -> anyhow::Result<Workload> {
-    let whole = Trace::read(&source.locate(sampling)?)?;
-    let failed = whole.failed;
+    let whole = Trace::read(&source.locate(sampling)?, replay.reading)?;
+    let (failed, block_tokens) = (whole.failed, whole.block_tokens.get());
+    let (recognised, doubt) = (whole.recognised(), whole.doubt());
     let windowed = whole.windowed(replay.from, replay.to);
     let trace = windowed.and_then(|trace| trace.sped_up(replay.speed));
     let mut rows = trace.with_context(|| format!("trace `{source}`"))?.rows;
     rows.truncate(sampling.requests.unwrap_or(usize::MAX));
     let writer = Writer::new(form, sampling)?;
-    let blocks = Blocks::of(&rows, &writer, sampling);
+    let blocks = Blocks::of(&rows, block_tokens as usize, &writer, sampling);
     let write = |(index, row): (usize, &Row)| {
         let asked =
             replay.max_input_tokens.map_or(row.input_tokens, |max| row.input_tokens.min(max));
@@ -75,6 +79,8 @@ pub(super) fn sample(
     let shared: Vec<_> = rows.iter().map(|row| &row.blocks).collect();
     let mut workload = Workload::made_up(requests, &("trace", &arrivals, shared, form));
     workload.arrivals = Some(arrivals);
+    workload.recognised.push(format!("`{source}`: {recognised}"));
+    workload.notes.extend(doubt);
     if 0 < failed {
         workload.notes.push(format!(
             "{failed} requests of the trace are left out: the service that was recorded did not answer \
@@ -95,13 +101,12 @@ pub(super) fn sample(
 struct Blocks(HashMap<u64, Vec<usize>>);
 
 impl Blocks {
-    fn of(rows: &[Row], writer: &Writer<'_>, sampling: &Sampling<'_>) -> Self {
+    fn of(rows: &[Row], block_tokens: usize, writer: &Writer<'_>, sampling: &Sampling<'_>) -> Self {
         let mut ids: Vec<u64> =
             rows.iter().flat_map(|row| row.blocks.iter().flatten().copied()).collect();
         ids.sort_unstable();
         ids.dedup();
-        let write =
-            |id: u64| (id, writer.opening(BLOCK_TOKENS as usize, &mut sampling.rng("block", id)));
+        let write = |id: u64| (id, writer.opening(block_tokens, &mut sampling.rng("block", id)));
         Self(ids.into_par_iter().map(write).collect())
     }
 
@@ -153,7 +158,8 @@ mod tests {
         let arrivals = workload.arrivals.clone().unwrap();
         assert_eq!((workload.requests.len(), arrivals.len()), (60, 60));
         assert_eq!(arrivals[0], Duration::ZERO);
-        let trace = Trace::read(Path::new("fixtures/traces/azure.csv")).unwrap();
+        let trace =
+            Trace::read(Path::new("fixtures/traces/azure.csv"), Reading::default()).unwrap();
         let tokens = encoded(&workload);
         for (index, row) in trace.rows.iter().enumerate() {
             assert_eq!(tokens[index].len(), row.input_tokens as usize);
@@ -168,7 +174,8 @@ mod tests {
     #[test]
     fn equal_blocks_are_equal_to_the_token_and_nothing_else_is() {
         let workload = sample_file("mooncake.jsonl", &Replay::default(), Some("any"));
-        let trace = Trace::read(Path::new("fixtures/traces/mooncake.jsonl")).unwrap();
+        let trace =
+            Trace::read(Path::new("fixtures/traces/mooncake.jsonl"), Reading::default()).unwrap();
         let encoded = encoded(&workload);
         let blocks: Vec<&[u64]> =
             trace.rows.iter().map(|row| row.blocks.as_deref().unwrap()).collect();
@@ -178,7 +185,7 @@ mod tests {
                 blocks[one].iter().zip(blocks[two]).take_while(|(a, b)| a == b).count();
             let shared = encoded[one].iter().zip(&encoded[two]).take_while(|(a, b)| a == b).count();
             let shortest = encoded[one].len().min(encoded[two].len());
-            let expected = (shared_blocks * BLOCK_TOKENS as usize).min(shortest);
+            let expected = (shared_blocks * 512).min(shortest);
             // The words behind what they share may be the same by chance.
             assert!(
                 (expected..=expected + 2).contains(&shared),

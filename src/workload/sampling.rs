@@ -4,8 +4,10 @@ use std::sync::LazyLock;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::PromptRequest;
 use crate::files::Files;
 use crate::prompt::{Message, Prompt};
 use crate::tokenizer::Tokenizer;
@@ -62,8 +64,13 @@ impl Sampling<'_> {
     }
 
     /// A conversation as text.
-    pub(super) fn render(&self, messages: &[Message]) -> anyhow::Result<String> {
-        let rendered = self.tokenizer.map(|tokenizer| tokenizer.render(messages)).transpose()?;
+    pub(super) fn render(
+        &self,
+        messages: &[Message],
+        tools: Option<&Value>,
+    ) -> anyhow::Result<String> {
+        let rendered = self.tokenizer.map(|tokenizer| tokenizer.render(messages, tools));
+        let rendered = rendered.transpose()?;
         rendered.flatten().ok_or_else(|| {
             anyhow::anyhow!(
                 "the dataset holds conversations, and to send them as text takes the model's chat \
@@ -75,6 +82,21 @@ impl Sampling<'_> {
 
     /// Tokens of a prompt as the server is to see it.
     pub(super) fn count(&self, prompt: &Prompt) -> anyhow::Result<Option<u32>> {
-        self.tokenizer.map(|tokenizer| tokenizer.count(prompt, self.chat)).transpose()
+        self.count_with_tools(prompt, None)
+    }
+
+    /// The same of the first prompt of a request.
+    pub(super) fn count_request(&self, request: &PromptRequest) -> anyhow::Result<Option<u32>> {
+        self.count_with_tools(&request.prompt, request.fields.get("tools"))
+    }
+
+    /// The same of a prompt with `tools`.
+    pub(super) fn count_with_tools(
+        &self,
+        prompt: &Prompt,
+        tools: Option<&Value>,
+    ) -> anyhow::Result<Option<u32>> {
+        let count = |tokenizer: &Tokenizer| tokenizer.count_with_tools(prompt, tools, self.chat);
+        self.tokenizer.map(count).transpose()
     }
 }

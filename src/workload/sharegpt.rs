@@ -1,5 +1,6 @@
 //! ShareGPT as MAX's and vLLM's scripts sample it: the first two turns, shuffled by seed, neither
-//! too short nor too long.
+//! too short nor too long. Two things are not as there: a row that is malformed is left out, and where a
+//! conversation begins with a turn of the system, its first question and the answer to it are taken.
 
 use std::fmt;
 
@@ -7,7 +8,8 @@ use anyhow::bail;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::json_items::{JsonItems, Place};
+use super::dialogue::{Dialogue, Said, Speaker};
+use super::json_items::{JsonItems, Place, Usable};
 use super::{Length, PromptRequest, Sampling, Source, Workload, python_random, take_fit};
 use crate::prompt::Prompt;
 
@@ -32,23 +34,24 @@ pub(super) fn sample(
     }
     let name = source.to_string();
     let mut items = JsonItems::open(&source.locate(sampling)?, &name, EXPECTED)?;
-    let mut read = 0;
-    // The file may be larger than the memory: only the places of conversations are kept.
-    let mut places = items.places(|conversation: &Conversation| {
-        read += 1;
-        conversation.first_two.is_some()
-    })?;
+    // The file may be larger than the memory: only the places of conversations are kept. Those whose
+    // beginning does not fit stay among them until they are shuffled, so that the order is that of those
+    // scripts.
+    let usable = items.usable(|Dialogue(begun): &Dialogue<Begun>| begun.has_two_turns)?;
+    let Usable { mut places, read, malformed } = usable;
     python_random::shuffle(&mut places, sampling.seed);
     let unsalted = Sampling { salt: None, ..*sampling };
     let mut rng = unsalted.rng("sharegpt output", 0);
+    let mut systems = 0;
     let mut requests: Vec<PromptRequest> = Vec::new();
     for places in places.chunks(HELD) {
         if sampling.is_enough(requests.len()) {
             break;
         }
         let drawn = |place: &Place| {
-            let conversation: Conversation = items.read(place)?;
-            Ok((conversation.first_two, output.map(|length| length.draw(&mut rng))))
+            let Dialogue(begun): Dialogue<Begun> = items.read(place)?;
+            systems += usize::from(begun.system);
+            Ok((begun.pair, output.map(|length| length.draw(&mut rng))))
         };
         let pairs = places.iter().map(drawn).collect::<anyhow::Result<Vec<_>>>()?;
         let left = sampling.requests.map(|wanted| wanted - requests.len());
@@ -61,10 +64,18 @@ pub(super) fn sample(
         bail!(
             "dataset `{name}`: none of its {read} conversations is left after the filter (two turns, at \
              least {MIN_TOKENS} tokens each, a prompt of at most {MAX_PROMPT_TOKENS} and at most \
-             {MAX_TOTAL_TOKENS} in all)"
+             {MAX_TOTAL_TOKENS} in all){}",
+            malformed.hint()
         );
     }
     let mut workload = Workload::of_texts(requests);
+    workload.notes.extend(malformed.note(&name, read));
+    if 0 < systems {
+        workload.notes.push(format!(
+            "{systems} conversations of `{name}` begin with a turn of the system: it is not sent, and the \
+             first question and the answer to it are taken; MAX's and vLLM's scripts send it as the prompt"
+        ));
+    }
     if sampling.tokenizer.is_none() {
         workload.notes.push(
             "there is no tokenizer, so that the prompts were not chosen by their length".to_owned(),
@@ -103,42 +114,55 @@ fn fits(prompt_tokens: u32, output_tokens: u32) -> bool {
         && prompt_tokens + output_tokens <= MAX_TOTAL_TOKENS
 }
 
-#[derive(Deserialize)]
-struct Conversation {
-    #[serde(rename = "conversations", deserialize_with = "first_two")]
-    first_two: Option<(String, String)>,
-}
-
-#[derive(Deserialize)]
-struct Turn {
-    value: String,
-}
-
 /// What an item should be.
-const EXPECTED: &str = "a JSON array of {\"conversations\": [{\"value\": \"...\"}, ...]}";
+const EXPECTED: &str =
+    "a JSON array of {\"conversations\": [{\"from\": \"human\", \"value\": \"...\"}, ...]}";
 
-/// Keeps the first two turns and skips the rest unread: the real file is large.
-fn first_two<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<(String, String)>, D::Error> {
-    struct FirstTwo;
+/// How a conversation begins.
+#[derive(Default)]
+struct Begun {
+    has_two_turns: bool,
+    /// Whether the system has the first word.
+    system: bool,
+    /// The prompt and the answer.
+    pair: Option<(String, String)>,
+}
 
-    impl<'de> Visitor<'de> for FirstTwo {
-        type Value = Option<(String, String)>;
+/// Takes the turns that are needed and skips the rest unread: the real file is large.
+impl<'de> Deserialize<'de> for Begun {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Turns;
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an array of turns")
+        impl<'de> Visitor<'de> for Turns {
+            type Value = Begun;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of turns")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut turns: A) -> Result<Begun, A::Error> {
+                let first: Option<Said> = turns.next_element()?;
+                let second: Option<Said> = turns.next_element()?;
+                let Some((mut first, mut second)) = first.zip(second) else {
+                    return Ok(Begun::default());
+                };
+                let system = first.by == Speaker::System;
+                let mut found = true;
+                while system && (first.by, second.by) != (Speaker::User, Speaker::Assistant) {
+                    let Some(next) = turns.next_element()? else {
+                        found = false;
+                        break;
+                    };
+                    first = std::mem::replace(&mut second, next);
+                }
+                while turns.next_element::<IgnoredAny>()?.is_some() {}
+                let pair = found.then_some((first.text, second.text));
+                Ok(Begun { has_two_turns: true, system, pair })
+            }
         }
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut turns: A) -> Result<Self::Value, A::Error> {
-            let first: Option<Turn> = turns.next_element()?;
-            let second: Option<Turn> = turns.next_element()?;
-            while turns.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(first.zip(second).map(|(first, second)| (first.value, second.value)))
-        }
+        deserializer.deserialize_seq(Turns)
     }
-
-    deserializer.deserialize_seq(FirstTwo)
 }
 
 #[cfg(test)]
@@ -246,7 +270,8 @@ mod tests {
             ("", "the file ends too early"),
             ("<html>not found</html>", "line 1, column 1"),
             (r#"{"a": 1}"#, "expected a JSON array"),
-            (r#"[{"id": "1"}]"#, "missing field `conversations`"),
+            (r#"[{"id": "1"}]"#, "line 1, column 12: there is no `conversations`"),
+            (r#"[{"conversations": []}]"#, "none of its 1 conversations"),
             ("[]", "none of its 0 conversations"),
         ] {
             let file = file(text);
@@ -260,5 +285,85 @@ mod tests {
     fn a_missing_file_is_named() {
         let error = sample_file(Path::new("none.json"), None, 1, 0).unwrap_err();
         assert!(format!("{error:#}").contains("`none.json`"), "{error:#}");
+    }
+
+    #[test]
+    fn a_malformed_row_is_left_out_and_counted() {
+        let good = conversation(&[QUESTION, ANSWER]);
+        for bad in [
+            "null",
+            "7",
+            r#"{"id": "1"}"#,
+            r#"{"conversations": null}"#,
+            r#"{"conversations": "none"}"#,
+            r#"{"conversations": [null, "hi"]}"#,
+            r#"{"conversations": [{"from": "human", "value": null}, {"from": "gpt", "value": "a"}]}"#,
+            r#"{"conversations": [{"from": "human", "value": 7}, {"from": "gpt", "value": "a"}]}"#,
+            r#"{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt"}]}"#,
+            r#"{"conversations": [{"from": 7, "value": "a"}, {"from": "gpt", "value": "b"}]}"#,
+        ] {
+            let workload = sample_text(&format!("[{good},\n{bad},\n{good}]"), None).unwrap();
+            assert_eq!(workload.requests.len(), 2, "{bad}");
+            let [note] = &workload.notes[..] else { panic!("{bad}: {:?}", workload.notes) };
+            assert!(note.contains("1 of the 3 conversations"), "{bad}: {note}");
+            assert!(note.contains("line 2, column"), "{bad}: {note}");
+            let error = sample_text(&format!("[{bad},{bad}]"), None).unwrap_err().to_string();
+            assert!(error.contains("none of its 2 conversations"), "{error}");
+            assert!(error.contains("2 are malformed, the first at line 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_row_does_not_change_the_order_of_the_others() {
+        let row = |number: usize| conversation(&[&format!("{QUESTION} {number}"), ANSWER]);
+        let good: Vec<String> = (0..10).map(row).collect();
+        let mut bad = good.clone();
+        bad.insert(4, "null".to_owned());
+        let texts = |rows: &[String]| {
+            let workload = sample_text(&format!("[{}]", rows.join(",")), None).unwrap();
+            let text = |request: &PromptRequest| request.prompt.text().into_owned();
+            workload.requests.iter().map(text).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&good), texts(&bad));
+    }
+
+    #[test]
+    fn where_the_system_speaks_first_its_question_and_answer_are_taken() {
+        let turn = |from: &str, text: &str| format!(r#"{{"from":"{from}","value":"{text}"}}"#);
+        let with = |turns: &[String]| format!(r#"[{{"conversations":[{}]}}]"#, turns.join(","));
+        let system = turn("system", "You are a very helpful and terse assistant.");
+        let (question, answer) = (turn("human", QUESTION), turn("gpt", ANSWER));
+        for turns in [
+            vec![system.clone(), question.clone(), answer.clone()],
+            vec![
+                system.clone(),
+                turn("gpt", "Hi there, how are you today?"),
+                question.clone(),
+                answer.clone(),
+            ],
+            vec![system.clone(), turn("human", "Hello to you."), question.clone(), answer],
+        ] {
+            let workload = sample_text(&with(&turns), None).unwrap();
+            assert_eq!(workload.requests[0].prompt, Prompt::Text(QUESTION.to_owned()));
+            let output = tokenizer().count_prompt(ANSWER).unwrap();
+            assert_eq!(workload.requests[0].output_tokens, output);
+            assert!(workload.notes[0].contains("1 conversations of"), "{:?}", workload.notes);
+        }
+        assert!(sample_text(&with(&[system, question]), None).is_err());
+    }
+
+    #[test]
+    fn the_shapes_of_openai_and_sglang_are_taken_too() {
+        let turns = format!(
+            r#"[{{"role":"user","content":"{QUESTION}"}},{{"role":"assistant","content":"{ANSWER}"}}]"#
+        );
+        for text in [
+            format!(r#"{{"id":"0","conversations":{turns}}}"#),
+            format!(r#"{{"messages":{turns}}}"#),
+            turns.clone(),
+        ] {
+            let workload = sample_text(&text, None).unwrap();
+            assert_eq!(workload.requests[0].prompt, Prompt::Text(QUESTION.to_owned()), "{text}");
+        }
     }
 }

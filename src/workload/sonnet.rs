@@ -43,8 +43,8 @@ pub(super) fn sample(
     // As those scripts do: where the model has a chat template, the prompt is sent as it has it, and its
     // length is that.
     let as_sent = |text: String| -> anyhow::Result<Prompt> {
-        let user = Message { role: Role::User, content: text.clone() };
-        let rendered = if sampling.chat { None } else { tokenizer.render(&[user])? };
+        let user = Message::new(Role::User, text.clone());
+        let rendered = if sampling.chat { None } else { tokenizer.render(&[user], None)? };
         Ok(Prompt::Text(rendered.unwrap_or(text)))
     };
     let count = |prompt: &Prompt| tokenizer.count(prompt, sampling.chat);
