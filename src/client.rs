@@ -262,8 +262,10 @@ impl Client {
             () = stop.requested() => Some(cancelled()),
         };
         let over = reader.is_done() || reader.has_finished();
+        let open_end = !reader.is_done() && is_over(&reader, clock.now());
         let ended = if over { times.last_byte.get() } else { clock.now() };
-        let (stream, outcome) = reader.finish(ended, interrupted);
+        let (mut stream, outcome) = reader.finish(ended, interrupted);
+        stream.open_end = open_end;
         let outcome = self.told(outcome);
         let Times { sent, connect, resent, refusal, .. } = times;
         let (connect, refusal) = (connect.into_inner(), refusal.into_inner());

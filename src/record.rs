@@ -53,6 +53,8 @@ pub struct Stream {
     pub accumulated: bool,
     /// Output came that is no text here: a tool call, audio.
     pub other_output: bool,
+    /// After the answer, the response was waited for to end, and did not.
+    pub open_end: bool,
     /// The answer came in one piece instead of a stream: only its end is known.
     pub one_block: bool,
 }

@@ -114,6 +114,7 @@ impl Summary {
         let mut warnings = Vec::new();
         warnings.extend(unknown_ends(&completed));
         warnings.extend(repeated_texts(&completed));
+        warnings.extend(open_ends(&completed));
         warnings.extend(longer_than_asked(&completed));
         warnings.extend(refused_counts(&completed));
         warnings.extend(tokens.prompt_disagreement());
@@ -292,7 +293,9 @@ impl Tokens {
             output,
             max_input: most(|counts| counts.input.best()),
             max_output: most(|counts| counts.output.best()),
-            max_total: most(|counts| Some(counts.input.best()? + counts.output.best()?)),
+            max_total: most(|counts| {
+                Some(counts.input.best()?.saturating_add(counts.output.best()?))
+            }),
             reached_ratio: output
                 .map(|_| counts().filter(reached).count() as f64 / completed.len() as f64),
             cached: (0 < cached().count()).then(|| cached().map(u64::from).sum()),
@@ -583,6 +586,17 @@ fn unknown_ends(completed: &[(Completed<'_>, RequestTokens)]) -> Option<String> 
     })
 }
 
+/// What to say where responses did not end after their answers.
+fn open_ends(completed: &[(Completed<'_>, RequestTokens)]) -> Option<String> {
+    let count = completed.iter().filter(|(view, _)| view.record().stream.open_end).count();
+    (0 < count).then(|| {
+        format!(
+            "after {count} answers neither `[DONE]` nor the end of the response came, and each was waited for: users who \
+             send their next request after an answer sent fewer than they could have"
+        )
+    })
+}
+
 /// What to say where texts came more than once.
 fn repeated_texts(completed: &[(Completed<'_>, RequestTokens)]) -> Option<String> {
     let repeated = |view: &Completed<'_>| view.record().stream.accumulated;
@@ -785,6 +799,46 @@ pub(crate) mod tests {
         let mut with_counts = eight_a_chunk;
         with_counts.stream.chunks.iter_mut().for_each(|chunk| chunk.tokens = Some(8));
         assert_eq!(itl(&[counted(with_counts, 24)]), Ok((16, 10.0)));
+    }
+
+    #[test]
+    fn what_is_odd_about_how_answers_end_is_told() {
+        let warned = |odd: fn(&mut crate::record::Stream), tokens: u32, word: &str| {
+            let mut record = completed(&[60, 70, 80]);
+            odd(&mut record.stream);
+            let (record, mut counts) = counted(record, tokens);
+            counts.asked = 3;
+            let summary = Summary::new(&[(record, counts)], None);
+            assert_eq!(
+                summary.warnings.iter().any(|warning| warning.contains(word)),
+                word != "nothing",
+                "{word}: {:?}",
+                summary.warnings
+            );
+            summary.warnings.len()
+        };
+        let unknown = |stream: &mut crate::record::Stream| {
+            stream.finish_reason = Some(FinishReason::Unknown("bored".to_owned()));
+        };
+        assert_eq!(warned(|_| {}, 3, "nothing"), 0);
+        assert_eq!(warned(unknown, 3, "`bored`"), 1);
+        assert_eq!(warned(|stream| stream.accumulated = true, 3, "repeat"), 1);
+        assert_eq!(warned(|stream| stream.open_end = true, 3, "[DONE]"), 1);
+        assert_eq!(warned(|_| {}, 4, "up to 4 instead of 3"), 1);
+    }
+
+    #[test]
+    fn several_choices_have_a_first_and_a_last_token_and_no_gaps() {
+        let mut record = completed(&[60, 70, 80]);
+        record.stream.choices = 2;
+        let summary = Summary::new(&[counted(record, 3)], None);
+        for latency in [Latency::Tpot, Latency::Itl, Latency::ChunkGap] {
+            let reason = summary.latencies[&latency].as_ref().unwrap_err();
+            assert!(reason.contains("2 choices"), "{latency:?}: {reason}");
+        }
+        for latency in [Latency::Ttft, Latency::E2e] {
+            assert!(summary.latencies[&latency].is_ok(), "{latency:?}");
+        }
     }
 
     #[test]

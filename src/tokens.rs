@@ -59,6 +59,8 @@ const ABSURD: u32 = 100;
 /// The server's tokenizer makes at most so many times the tokens of ours of the same text, give or take
 /// [`TOKENS_ASIDE`]: more were not streamed.
 const MOST_PER_TOKEN: u32 = 2;
+/// The part of a prompt that a chat template may make, tokens.
+const TEMPLATE_TOKENS: u32 = 100;
 /// Tokens that have no text, such as those around the answer.
 const TOKENS_ASIDE: u32 = 16;
 
@@ -98,7 +100,7 @@ pub fn count(
     let Some((record, before)) = turns.split_last() else { return Ok(RequestTokens::default()) };
     let stream = &record.stream;
     let asked = request.output_tokens_of(record.turn).saturating_mul(stream.choices.max(1));
-    let prompt = (record.turn == 0).then_some(request.prompt_tokens).flatten();
+    let prompt = (record.turn == 0).then(|| most_prompt_tokens(request));
     let (usage, refused_counts) = believed(stream, asked, prompt);
     // The texts of choices beside the first are not kept.
     let client = tokenizer
@@ -126,6 +128,15 @@ pub fn count(
         cached: usage.cached_tokens,
         unstreamed: unstreamed(stream, usage, client),
         refused_counts,
+    })
+}
+
+/// How many tokens the prompt of a request has, or at most where that is not known: no token is shorter than a byte,
+/// but a chat template adds some of its own.
+fn most_prompt_tokens(request: &PromptRequest) -> u32 {
+    request.prompt_tokens.unwrap_or_else(|| {
+        let bytes = u32::try_from(request.prompt.text().len()).unwrap_or(u32::MAX);
+        bytes.max(TEMPLATE_TOKENS)
     })
 }
 
