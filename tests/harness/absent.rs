@@ -1,5 +1,7 @@
 //! Servers that are nowhere, that are there and wrong, and that are still loading.
 
+use std::io::{BufRead as _, BufReader};
+
 use super::*;
 
 /// A port that nobody listens on.
@@ -65,19 +67,23 @@ fn a_server_that_loads_is_waited_for_and_not_longer_than_is_said() {
     let port = free_port();
     let url = format!("http://127.0.0.1:{port}");
     let project = at(&url, "ready_timeout = \"60s\"");
-    let start = move || {
-        std::thread::sleep(Duration::from_secs(1));
-        let mut sim = Command::new(env!("CARGO_BIN_EXE_servebench-sim"));
-        sim.args(["--port", &port.to_string()]).stdout(Stdio::null()).spawn().unwrap()
-    };
-    let starting = std::thread::spawn(start);
-    let run = project.bench(&["--self-check", "never"]);
-    let mut sim = starting.join().unwrap();
+    let mut command = project.command(&["--bench", "--self-check", "never"]);
+    let mut bench = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut sim = None;
+    for line in BufReader::new(bench.stderr.take().unwrap()).lines() {
+        // Only then: it is not there before it is looked for.
+        if line.unwrap().contains("waiting for the server of `remote`") && sim.is_none() {
+            let mut server = Command::new(env!("CARGO_BIN_EXE_servebench-sim"));
+            server.args(["--port", &port.to_string()]).stdout(Stdio::null());
+            sim = Some(server.spawn().unwrap());
+        }
+    }
+    let code = bench.wait().unwrap().code();
+    let mut sim = sim.expect("it says that it waits");
     sim.kill().unwrap();
     sim.wait().unwrap();
     // A busy machine makes its figures doubtful.
-    assert!(matches!(run.code, 0 | 3), "{}", run.stderr);
-    run.says("waiting for the server of `remote`");
+    assert!(matches!(code, Some(0 | 3)), "{code:?}");
     assert_eq!(project.results()[0]["completed"], 20);
 
     let run = project.bench(&["--ready-timeout", "600ms"]);
