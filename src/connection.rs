@@ -168,7 +168,7 @@ impl Connection {
             }
             match tls.connect(name.clone(), socket).await {
                 Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-                Err(error) => Err((Failure::Tls, tls::explained(&error))),
+                Err(error) => Err((Failure::Tls, format!("{error}{}", tls::hint(&error)))),
             }
         };
         match tokio::time::timeout(target.timeout, opening).await {

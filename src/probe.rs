@@ -13,6 +13,7 @@ use crate::headers;
 use crate::loopback::is_loopback;
 use crate::plan::{Address, Backend};
 use crate::secret::{Secret, redact_all};
+use crate::tls;
 use crate::wire::BackendKind;
 
 mod reach;
@@ -63,6 +64,7 @@ impl Probe {
             message.push_str(&format!(": {deeper}"));
             cause = deeper.source();
         }
+        message.push_str(tls::hint(&error));
         Reach::of(&error, patience, redact_all(&self.secrets, message))
     }
 

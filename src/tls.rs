@@ -16,7 +16,7 @@ mod certificate;
 mod trust;
 
 use trust::Trust;
-pub use trust::explained;
+pub use trust::hint;
 
 /// TLS as a plan asks for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -202,7 +202,7 @@ async fn check_model(way: &Way) -> anyhow::Result<Option<String>> {
     let any_name = matches!(way.case.backend.kind, Kind::LlamaCpp | Kind::LlamaCppChat)
         || models.iter().any(ServedModel::is_of_llama_cpp);
     if any_name {
-        return Ok(Some(format!("{others}; it answers to any name of a model")));
+        return Ok(Some(format!("of the server: {others}; it answers to any name of a model")));
     }
     let hint = "it answers all the same, perhaps with another model; `probe = false` or \
                 --skip-test-prompt leaves this check out";

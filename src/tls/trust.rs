@@ -79,10 +79,9 @@ impl ServerCertVerifier for Trust {
     }
 }
 
-/// Why a handshake failed, and what to do where the server is not trusted.
-pub fn explained(error: &io::Error) -> String {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
-    let hint = match cause {
+/// What to do about an error in which a handshake failed; empty where that is not known.
+pub fn hint(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    match of_tls(error) {
         Some(Error::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::Other(_),
         )) => "; name who is to be trusted with tls = { ca = \"…\" } or --ca",
@@ -92,8 +91,18 @@ pub fn explained(error: &io::Error) -> String {
              tls = { ca = \"…\" } or --ca"
         }
         _ => "",
-    };
-    format!("{error}{hint}")
+    }
+}
+
+/// The error of TLS that an error holds or has as a cause.
+fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    if let Some(error) = error.downcast_ref() {
+        return Some(error);
+    }
+    // An error of input and output holds another one, which is not its cause.
+    let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let held = held.map(|held| -> &'a (dyn std::error::Error + 'static) { held });
+    held.or(error.source()).and_then(of_tls)
 }
 
 #[cfg(test)]

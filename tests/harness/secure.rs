@@ -38,35 +38,40 @@ impl Pki {
         let clients =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_client_cert_verifier(clients.build().unwrap())
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
-        // The engine behind tells the two apart by their first bytes.
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let (sender, port) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(async {
-                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-                sender.send(listener.local_addr().unwrap().port()).unwrap();
-                let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-                while let Ok((stream, _)) = listener.accept().await {
-                    let acceptor = acceptor.clone();
-                    tokio::spawn(async move {
-                        let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                        let Ok(mut server) = tokio::net::TcpStream::connect(server).await else {
-                            return;
-                        };
-                        let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
-                    });
-                }
-            });
-        });
-        port.recv().unwrap()
+        forward(config, server)
     }
+}
+
+/// Forwards to `server` what clients send through TLS; gives the port.
+fn forward(mut config: ServerConfig, server: std::net::SocketAddr) -> u16 {
+    // The engine behind tells the two apart by their first bytes.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let (sender, port) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            sender.send(listener.local_addr().unwrap().port()).unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let Ok(mut server) = tokio::net::TcpStream::connect(server).await else {
+                        return;
+                    };
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+                });
+            }
+        });
+    });
+    port.recv().unwrap()
 }
 
 #[test]
@@ -102,4 +107,60 @@ fn a_server_is_measured_through_tls_by_those_who_trust_it_and_whom_it_trusts() {
     run(&format!("ca = {:?}", "none.pem"), "").expect(2).says("plan.toml:").says("`none.pem`");
     // TLS 1.3 tells a client that it is not trusted only after the handshake.
     run(&format!("ca = {ca:?}"), "").expect(101).says("failed   ");
+}
+
+#[test]
+fn a_server_that_signs_itself_is_trusted_by_those_who_name_its_certificate() {
+    let sim = SimProcess::start(&[]);
+    // As `openssl req -x509` makes them.
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap();
+    let port = forward(config, sim.url.strip_prefix("http://").unwrap().parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, certificate.pem()).unwrap();
+    let backend = format!(
+        "[[backend]]\nname = \"b\"\nkind = \"vllm\"\nbase_url = \"https://localhost:{port}\"\n\
+         models = [\"m\"]\n"
+    );
+    let run = |args: &[&str], twin: Option<(&str, &str)>| {
+        let project = Project::new("", &backend, "[[bench]]\nloads = [\"2conc\"]");
+        let common = ["--bench", "--require-server", "--self-check", "never", "--no-html"];
+        let mut command = project.command(&[&common[..], args].concat());
+        command.envs(twin);
+        finish(command)
+    };
+    let done = "Failed requests:                         0";
+    let ca = ca.display().to_string();
+    run(&["--ca", &ca], None).says(done);
+    run(&[], Some(("SERVEBENCH_CA", &ca))).says(done);
+    run(&["--insecure"], None).says(done);
+    run(&[], Some(("SERVEBENCH_INSECURE", "1"))).says(done);
+    let refused = run(&[], None);
+    assert_ne!(refused.code, 0);
+    refused.says("CaUsedAsEndEntity").says("or --ca");
+}
+
+#[test]
+fn a_machine_without_certificates_of_authorities_measures_by_plain_http() {
+    let sim = SimProcess::start(&[]);
+    let backend = format!(
+        "[[backend]]\nname = \"b\"\nkind = \"vllm\"\nbase_url = \"{}\"\nmodels = [\"m\"]\n",
+        sim.url
+    );
+    let project = Project::new("", &backend, "[[bench]]\nloads = [\"2conc\"]");
+    let mut command = project.command(&["--bench", "--require-server", "--self-check", "never"]);
+    let nowhere = project.folder.path().join("none");
+    command.env("SSL_CERT_FILE", &nowhere).env("SSL_CERT_DIR", &nowhere);
+    finish(command).says("Failed requests:                         0");
 }
