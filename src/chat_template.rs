@@ -48,7 +48,7 @@ const MOST_SOURCE_BYTES: usize = 1 << 20;
 const STACK_BYTES: usize = 256 << 20;
 /// What a byte of JSON costs in 64ths, as in the library's own filter.
 const JSON_BYTES_OF_A_FUEL: u64 = 4;
-/// JSON that is indented by more than this is meant for nobody to read.
+/// The most that JSON may be indented by.
 const MOST_INDENT: usize = 64;
 /// JSON that is deeper than this is no conversation.
 const DEEPEST: usize = 128;

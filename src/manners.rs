@@ -202,6 +202,8 @@ fn parameter(body: &[u8]) -> Option<String> {
 mod tests {
     use std::sync::Arc;
 
+    use serde_json::json;
+
     use super::*;
     use crate::plan::Plan;
     use crate::prompt::Prompt;
@@ -238,6 +240,30 @@ mod tests {
             });
         }
         left
+    }
+
+    #[test]
+    fn the_fields_of_the_data_go_over_those_of_the_protocol_and_below_those_of_the_plan() {
+        let fields = json!({
+            "temperature": 0.7, "tools": [{"type": "function", "function": {"name": "f"}}], "top_p": 0.5,
+        });
+        let request = PromptRequest { fields: fields.as_object().unwrap().clone(), ..request() };
+        let of = |kind: &str| -> Value {
+            let case = case(kind, "extra_body = { top_p = 0.9 }");
+            serde_json::from_slice(&Manners::of(&case.backend).body(&case, &request)).unwrap()
+        };
+        let chat = of("openai-chat");
+        assert_eq!(
+            (&chat["temperature"], &chat["tools"]),
+            (&fields["temperature"], &fields["tools"])
+        );
+        assert_eq!(chat["top_p"], 0.9);
+        let text = of("openai");
+        assert_eq!((&text["temperature"], &text["tools"]), (&json!(0.7), &Value::Null));
+        let responses = of("openai-responses");
+        assert_eq!(responses["tools"], json!([{"type": "function", "name": "f"}]));
+        let tgi = of("tgi");
+        assert_eq!((&tgi["temperature"], &tgi["tools"]), (&Value::Null, &Value::Null));
     }
 
     const USUAL: &str = "max_tokens temperature ignore_eos min_tokens stream_options";

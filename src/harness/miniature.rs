@@ -56,6 +56,7 @@ pub(super) fn shorten(prepared: Prepared) -> Prepared {
     let mut workload = Workload::clone(&prepared.workload);
     for request in &mut workload.requests {
         request.output_tokens = request.output_tokens.min(OUTPUT_TOKENS);
+        request.fields.remove("min_tokens");
         request.follow_ups.truncate(1);
         for follow_up in &mut request.follow_ups {
             follow_up.output_tokens = follow_up.output_tokens.min(OUTPUT_TOKENS);

@@ -229,4 +229,31 @@ mod tests {
         let of_trace = lengths(&trace.workload.requests[..7]);
         assert_eq!(lengths(&trace.warm_up.requests), of_trace, "each at its time");
     }
+
+    #[test]
+    fn fields_that_the_protocol_has_no_place_for_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.jsonl");
+        let row = r#"{"prompt": "Hi", "max_tokens": 3, "temperature": 0.5, "tools": []}"#;
+        std::fs::write(&path, format!("{row}\n{row}\n")).unwrap();
+        for (protocol, expected) in [
+            ("chat", None),
+            ("completions", Some("`tools` of 2 requests")),
+            ("tgi", Some("`temperature` of 2 requests, `tools` of 2 requests")),
+        ] {
+            let plan = format!(
+                r#"
+                defaults = {{ requests = 2, tokenizer = "none" }}
+                backend = [{{ name = "sim", kind = "sim", protocol = "{protocol}" }}]
+                workload = [{{ name = "w", dataset = "custom", path = {path:?} }}]
+                bench = [{{ loads = ["1conc"] }}]
+                "#
+            );
+            let case = Plan::parse(&plan).unwrap().cases.remove(0);
+            let prepared = prepare(&case, None, &Files::only_here()).unwrap();
+            let told = unsent(&case, &prepared.workload);
+            assert_eq!(told.is_some(), expected.is_some(), "{protocol}: {told:?}");
+            assert!(told.unwrap_or_default().contains(expected.unwrap_or_default()), "{protocol}");
+        }
+    }
 }

@@ -130,6 +130,10 @@ enum PromptField {
 struct Message {
     content: Option<Content>,
     tool_calls: Option<serde::de::IgnoredAny>,
+    /// What an item of a response is, where it is no message.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    output: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -141,6 +145,8 @@ enum Content {
 
 #[derive(Deserialize)]
 struct Part {
+    #[serde(rename = "type")]
+    kind: Option<String>,
     text: Option<String>,
 }
 
@@ -233,14 +239,22 @@ fn conversation(messages: Vec<Message>) -> Result<Prompt, ApiError> {
     let mut texts = Vec::new();
     for message in messages {
         match message.content {
-            // It calls tools.
-            None if message.tool_calls.is_some() => {}
+            // It calls tools, or is what they gave.
+            None if message.tool_calls.is_some() || message.kind.is_some() => {
+                texts.extend(message.output);
+            }
             None => return Err(refuse("A message has no `content`.")),
             Some(Content::Text(text)) => texts.push(text),
             Some(Content::Parts(parts)) => {
                 for part in parts {
-                    texts
-                        .push(part.text.ok_or_else(|| refuse("A part of a message has no text."))?);
+                    match (part.text, part.kind.as_deref()) {
+                        (Some(text), _) => texts.push(text),
+                        (None, Some("text" | "input_text") | None) => {
+                            return Err(refuse("A part of a message has no text."));
+                        }
+                        // Images and sounds are nothing to it.
+                        (None, Some(_)) => {}
+                    }
                 }
             }
         }
@@ -288,14 +302,15 @@ mod tests {
     fn a_conversation_is_of_texts_and_of_parts_with_text() {
         let messages = json!([
             {"role": "system", "content": "a"},
-            {"role": "user", "content": [{"type": "text", "text": "b"}]},
+            {"role": "user", "content": [{"type": "text", "text": "b"}, {"type": "image_url"}]},
+            {"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]},
+            {"role": "tool", "tool_call_id": "1", "content": "c"},
         ]);
         let request = chat(json!({"model": "m", "messages": messages})).unwrap();
-        assert_eq!(request.prompt, Prompt::Text("a\nb".to_owned()));
+        assert_eq!(request.prompt, Prompt::Text("a\nb\nc".to_owned()));
         chat(json!({"model": "m", "messages": []})).unwrap_err();
         chat(json!({"model": "m", "messages": [{"role": "user"}]})).unwrap_err();
-        chat(json!({"model": "m", "messages": [{"content": [{"type": "image_url"}]}]}))
-            .unwrap_err();
+        chat(json!({"model": "m", "messages": [{"content": [{"type": "text"}]}]})).unwrap_err();
     }
 
     #[test]

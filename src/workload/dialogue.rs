@@ -68,6 +68,7 @@ impl<'de> Deserialize<'de> for Speaker {
 
 /// A turn as it is written. The names of both shapes are taken.
 #[derive(Deserialize)]
+#[serde(expecting = "a turn with who says it and what")]
 struct Written {
     #[serde(alias = "role")]
     from: Option<Speaker>,
@@ -204,7 +205,7 @@ mod tests {
             ("null", "expected a conversation"),
             ("{}", "no `conversations` and no `messages`"),
             (r#"{"conversations": null}"#, "no `conversations`"),
-            (r#"{"conversations": [null]}"#, "invalid type: null"),
+            (r#"{"conversations": [null]}"#, "invalid type: null, expected a turn"),
             (r#"{"conversations": [{"from": "human", "value": null}]}"#, "a turn without a text"),
             (r#"{"conversations": [{"from": "human", "value": 7}]}"#, "expected a text"),
             (r#"[{"role": "assistant", "content": null, "tool_calls": []}]"#, "calls a tool"),

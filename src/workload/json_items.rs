@@ -46,6 +46,8 @@ pub(super) struct Usable {
     /// How many items there are in all.
     pub(super) read: usize,
     pub(super) malformed: Malformed,
+    /// Whether the file is arrays of messages, one after the other.
+    pub(super) are_arrays: bool,
 }
 
 /// Items that are JSON, but not what is expected.
@@ -95,7 +97,9 @@ impl<'a> JsonItems<'a> {
         &mut self,
         keep: impl Fn(&T) -> bool,
     ) -> anyhow::Result<Usable> {
-        let none = Usable { places: Vec::new(), read: 0, malformed: Malformed::default() };
+        let are_arrays = self.begins_with_messages()?;
+        let malformed = Malformed::default();
+        let none = Usable { places: Vec::new(), read: 0, malformed, are_arrays };
         self.scan_into(none, |this, item, place, usable| {
             usable.read += 1;
             match parsed::<T>(item) {

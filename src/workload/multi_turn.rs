@@ -144,7 +144,7 @@ fn recorded(source: &Source, manner: Manner, sampling: &Sampling<'_>) -> anyhow:
     let mut items = JsonItems::open(&source.locate(sampling)?, &name, EXPECTED)?;
     // The file may be larger than the memory: only the places of conversations are kept.
     let usable = items.usable(|Dialogue(Turns(said)): &Dialogue<Turns>| !said.is_empty())?;
-    let Usable { mut places, read, malformed } = usable;
+    let Usable { mut places, read, malformed, are_arrays } = usable;
     python_random::shuffle(&mut places, sampling.seed);
     let mut requests: Vec<PromptRequest> = Vec::new();
     for (part, places) in places.chunks(HELD).enumerate() {
@@ -172,6 +172,9 @@ fn recorded(source: &Source, manner: Manner, sampling: &Sampling<'_>) -> anyhow:
     }
     let mut workload = Workload::of_texts(requests);
     workload.notes.extend(malformed.note(&name, read));
+    if are_arrays {
+        workload.recognised.push(format!("`{name}`: each array of messages is a conversation"));
+    }
     Ok(workload)
 }
 

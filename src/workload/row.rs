@@ -237,7 +237,7 @@ fn to_last_question(mut messages: Vec<Message>) -> anyhow::Result<(Prompt, Answe
         };
     }
     if messages.is_empty() {
-        bail!("nobody asks anything");
+        bail!("there is no message but those of the assistant: nothing is left to answer");
     }
     Ok((Prompt::Messages(messages), answer))
 }

@@ -38,7 +38,7 @@ pub(super) fn sample(
     // beginning does not fit stay among them until they are shuffled, so that the order is that of those
     // scripts.
     let usable = items.usable(|Dialogue(begun): &Dialogue<Begun>| begun.has_two_turns)?;
-    let Usable { mut places, read, malformed } = usable;
+    let Usable { mut places, read, malformed, are_arrays } = usable;
     python_random::shuffle(&mut places, sampling.seed);
     let unsalted = Sampling { salt: None, ..*sampling };
     let mut rng = unsalted.rng("sharegpt output", 0);
@@ -64,12 +64,15 @@ pub(super) fn sample(
         bail!(
             "dataset `{name}`: none of its {read} conversations is left after the filter (two turns, at \
              least {MIN_TOKENS} tokens each, a prompt of at most {MAX_PROMPT_TOKENS} and at most \
-             {MAX_TOTAL_TOKENS} in all){}",
+             {MAX_TOTAL_TOKENS} in all); the dataset `custom` sends them whatever their length{}",
             malformed.hint()
         );
     }
     let mut workload = Workload::of_texts(requests);
     workload.notes.extend(malformed.note(&name, read));
+    if are_arrays {
+        workload.recognised.push(format!("`{name}`: each array of messages is a conversation"));
+    }
     if 0 < systems {
         workload.notes.push(format!(
             "{systems} conversations of `{name}` begin with a turn of the system: it is not sent, and the \

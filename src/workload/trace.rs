@@ -417,9 +417,10 @@ impl Sizes {
         // Engines use powers of two.
         let power = least.checked_next_power_of_two().filter(|power| *power <= most);
         bail!(
-            "{misfit}: blocks of {} tokens fit the `{column}` of all rows: set `block_tokens = {}`",
+            "{misfit}: blocks of {} tokens fit the `{column}` of all rows: set `block_tokens = {size}`, or \
+             give `--trace-block-tokens {size}`",
             if least == most { least.to_string() } else { format!("{least} to {most}") },
-            power.unwrap_or(least)
+            size = power.unwrap_or(least)
         )
     }
 }
