@@ -235,7 +235,7 @@ fn scan() {
         let scanned = best_s(|| {
             let mut parser = SseParser::default();
             for part in stream.chunks(size) {
-                parser.feed(part, |data| {
+                parser.feed(part, |_, data| {
                     black_box(data);
                 });
             }
@@ -249,7 +249,7 @@ fn scan() {
         let (mut parser, mut event) = (SseParser::default(), Event::default());
         let counted = allocation_counter::measure(|| {
             for part in stream.chunks(size) {
-                parser.feed(part, |data| {
+                parser.feed(part, |_, data| {
                     let known = ProtocolKind::Completions.read(data, &mut event);
                     read += usize::from(known.is_ok() && event.has_output());
                 });
