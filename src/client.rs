@@ -165,7 +165,7 @@ impl Client {
             pool: Pool::new(target),
             protocol: backend.protocol,
             choices: choices(&backend.extra_body),
-            secrets: backend.secrets().cloned().collect(),
+            secrets: backend.secrets(),
         })
     }
 
@@ -266,6 +266,11 @@ impl Client {
         let ended = if over { times.last_byte.get() } else { clock.now() };
         let (mut stream, outcome) = reader.finish(ended, interrupted);
         stream.open_end = open_end;
+        if !self.secrets.is_empty() {
+            for text in [&mut stream.text, &mut stream.reasoning] {
+                *text = redact_all(&self.secrets, std::mem::take(text));
+            }
+        }
         let outcome = self.told(outcome);
         let Times { sent, connect, resent, refusal, .. } = times;
         let (connect, refusal) = (connect.into_inner(), refusal.into_inner());

@@ -77,7 +77,7 @@ pub fn launch(backend: &Backend, logs: &Path, stop: &Stop) -> anyhow::Result<Opt
         std::thread::sleep(ASK_EVERY);
     }
     let log = logs.join(format!("{}.log", backend.name));
-    let secrets = launch.env.values().chain(backend.secrets()).cloned().collect();
+    let secrets = launch.env.values().cloned().chain(backend.secrets()).collect();
     let mut launched = Launched::start(launch, log, secrets)?;
     let clock = Clock::start();
     let mut is_ready = false;

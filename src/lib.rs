@@ -71,6 +71,7 @@ mod duration;
 mod lock;
 mod loopback;
 mod nearest;
+mod own_file;
 mod plain;
 mod punctual;
 mod secret;

@@ -49,7 +49,7 @@ impl Probe {
             builder = builder.http2_prior_knowledge();
         }
         let http = builder.build().context("set up the HTTP client")?;
-        Ok(Self { http, secrets: backend.secrets().cloned().collect() })
+        Ok(Self { http, secrets: backend.secrets() })
     }
 
     /// Whether anything answers at `url`.

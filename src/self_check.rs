@@ -2,6 +2,7 @@
 //! engine, which knows when each token left. Kept for the next case of the same load.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::flags::SelfCheckMode;
 use crate::live::Live;
 use crate::load::{ArrivalProcess, Load};
 use crate::metric::Statistic;
+use crate::own_file;
 use crate::plan::Backend;
 use crate::prompt::Prompt;
 use crate::record::RequestRecord;
@@ -223,12 +225,14 @@ struct Kept {
 
 impl Cache {
     fn here() -> Self {
-        Self(std::env::temp_dir().join("servebench-self-checks.json"))
+        Self(own_file::path("servebench-self-checks", "json"))
     }
 
     fn read(&self) -> Kept {
-        let kept = std::fs::read(&self.0).ok();
-        let kept = kept.and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+        let mut text = Vec::new();
+        let read = own_file::open(&self.0)
+            .and_then(|file| file.take(LONGEST_CACHE).read_to_end(&mut text));
+        let kept = read.ok().and_then(|_| serde_json::from_slice::<Kept>(&text).ok());
         kept.filter(|kept| kept.version == VERSION).unwrap_or_default()
     }
 
@@ -256,6 +260,8 @@ impl Cache {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The most that is read of a cache, bytes.
+const LONGEST_CACHE: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -515,7 +515,7 @@ impl Runner {
         }
         match why.or(refused) {
             Some(why) => Err(failed(case, &why)),
-            None => Ok((self.mode == Mode::Bench).then(|| headline(report))),
+            None => Ok((self.mode == Mode::Bench).then(|| headline(report)).flatten()),
         }
     }
 
@@ -570,16 +570,19 @@ fn missed(report: &Report) -> String {
 }
 
 /// The one number that libtest's line has room for: the median TTFT, with half its 95 % interval.
-fn headline(report: &Report) -> Measurement {
+/// Where a server does not stream, those of the end-to-end latency; `None` where nothing was measured, since 0 would be
+/// taken for a time.
+fn headline(report: &Report) -> Option<Measurement> {
     let ns = |ms: f64| (ms * 1e6).round() as u64;
-    let figure =
-        |statistic: &str| report.servebench.latencies.get("ttft")?.statistics.get(statistic);
-    let interval = figure("p50").and_then(|figure| figure.interval_ms);
-    let median = report.median_ttft_ms;
-    Measurement {
-        avg: ns(median.unwrap_or_default()),
+    let figure = |latency: &str| report.servebench.latencies.get(latency)?.statistics.get("p50");
+    let median = |latency: &str| figure(latency)?.estimate_ms;
+    let (latency, median) =
+        ["ttft", "e2e"].iter().find_map(|latency| Some((latency, median(latency)?)))?;
+    let interval = figure(latency).and_then(|figure| figure.interval_ms);
+    Some(Measurement {
+        avg: ns(median),
         variance: interval.map_or(0, |[low, high]| ns((high - low) / 2.0)),
-    }
+    })
 }
 
 /// libtest-mimic's own arguments. The selection is made already: it takes a single filter.

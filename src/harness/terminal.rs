@@ -6,6 +6,7 @@ use anstream::{AutoStream, ColorChoice};
 
 use crate::cli::Color;
 use crate::render::overview;
+use crate::render::text::plain_lines;
 use crate::report::Report;
 
 /// How wide a line may be where there is no terminal: as in the logs of CI.
@@ -30,10 +31,10 @@ pub(super) fn width() -> Option<usize> {
     terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into())
 }
 
-/// A line to stderr.
+/// A line to stderr, or several. All that goes there goes through here, since most of it holds words of others.
 pub(super) fn say(text: &str) {
     // There is nobody to tell that stderr is closed.
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+    let _ = io::stderr().write_all(format!("{}\n", plain_lines(text)).as_bytes());
 }
 
 /// All cases of a run below each other, to stderr. Without a wish, colour is used on a terminal, unless

@@ -2,6 +2,8 @@
 
 use url::Url;
 
+use crate::secret::Secret;
+
 /// A longer place is shown in part, characters.
 const LONGEST_SHOWN: usize = 200;
 
@@ -102,6 +104,13 @@ impl Address {
             _ => place,
         };
         place.chars().filter(|character| !character.is_control()).take(LONGEST_SHOWN).collect()
+    }
+
+    /// What it holds that must not be shown.
+    pub fn secrets(&self) -> Vec<Secret> {
+        let mut secrets = Secret::of_url(&self.base);
+        secrets.extend(Secret::of_url(&self.endpoint));
+        secrets
     }
 
     /// Whether both are of one origin: what one may know, the other may.

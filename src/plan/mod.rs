@@ -423,12 +423,18 @@ impl Backend {
 
     /// Whether it is told anything that may be secret.
     pub(crate) fn has_secrets(&self) -> bool {
-        self.secrets().next().is_some() || self.tls.cert.is_some()
+        !self.secrets().is_empty() || self.tls.cert.is_some()
     }
 
     /// What is sent and must not be shown.
-    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        self.headers.iter().map(|(_, value)| value).chain(&self.api_key)
+    pub fn secrets(&self) -> Vec<Secret> {
+        let mut secrets: Vec<Secret> =
+            self.headers.iter().map(|(_, value)| value).chain(&self.api_key).cloned().collect();
+        if let Server::Remote(address) = &self.server {
+            secrets.extend(address.secrets());
+        }
+        secrets.extend(Secret::of_body(&self.extra_body));
+        secrets
     }
 }
 

@@ -3,6 +3,7 @@
 use csv::{Terminator, WriterBuilder};
 
 use super::figure::{self, Figure};
+use super::text::plain_cell;
 use crate::metric::{Latency, Quantity, Scalar, Statistic};
 use crate::report::{Ending, Report, RequestRate};
 
@@ -34,7 +35,7 @@ pub fn render(endings: &[Ending]) -> anyhow::Result<String> {
     let figures = quantities.iter().map(|quantity| figure::name(*quantity, '_'));
     writer.write_record(words.into_iter().chain(counts).chain(figures))?;
     for report in endings.iter().filter_map(Ending::report) {
-        let words = IDENTITY.map(|(_, word)| word(report));
+        let words = IDENTITY.map(|(_, word)| plain_cell(&word(report)));
         let counts = COUNTS.map(|(_, count)| cell(count(report)));
         let figures = quantities.iter().map(|quantity| cell(Figure::of(report, *quantity).value));
         writer.write_record(words.into_iter().chain(counts).chain(figures))?;

@@ -1,6 +1,6 @@
 //! Texts of tables. Pure.
 
-pub use crate::plain::plain;
+pub use crate::plain::{plain, plain_cell, plain_lines};
 
 /// A number as tables show it: two digits behind the point, `n/a` where it is missing.
 pub fn number(value: Option<f64>) -> String {

@@ -55,7 +55,8 @@ impl Fetcher {
             builder = builder.no_proxy();
         }
         let http = builder.build().context("set up the HTTP client")?;
-        let secrets = options.headers.iter().map(|(_, value)| value.clone()).collect();
+        let headers = options.headers.iter().map(|(_, value)| value.clone());
+        let secrets = headers.chain(Secret::of_url(&options.url)).collect();
         Ok(Self { http, url: options.url.clone(), secrets, clock })
     }
 
