@@ -112,10 +112,9 @@ fn limits_hold_however_fast_a_response_comes() {
             while stream.write_all(block.as_bytes()).is_ok() {}
         });
         let project = project(&url, "requests = 1\ntimeout = \"1s\"");
-        let begun = std::time::Instant::now();
         let (_, result) = run(&project);
         assert_eq!(result["servebench"]["failures"][reason]["count"], 1, "{reason}");
-        assert!(begun.elapsed() < Duration::from_secs(20), "{reason}");
+        assert!(result["duration"].as_f64().unwrap() < 10.0, "{reason}");
     }
 }
 
