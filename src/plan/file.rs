@@ -749,7 +749,7 @@ stages = [{ rate = 2, for = "10s" }, { to = 20, for = "5s" }, { to = 0, for = "5
                 &["either `rate` or `to`"],
             ),
             (with("[\"hill\"]", &HILL.replace("rate = 2,", "rate = -2,")), &["from 0 to 1000000"]),
-            (with("[\"hill\"]", &HILL.replace("\"10s\"", "\"0s\"")), &["must be above 0s"]),
+            (with("[\"hill\"]", &HILL.replace("\"10s\"", "\"0s\"")), &["`for` above 0s"]),
             (
                 with("[\"hill\"]", &HILL.replace("rate = 2,", "rate = 0,").replace("20", "0")),
                 &["send nothing"],
