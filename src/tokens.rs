@@ -148,9 +148,11 @@ fn believed(stream: &Stream, asked: u32, prompt: Option<u32>) -> (Usage, bool) {
     let most = |of: u32| of.max(1).saturating_mul(ABSURD);
     let wrote = !stream.chunks.is_empty();
     let streamed = u32::try_from(stream.chunks.len()).unwrap_or(u32::MAX);
-    usage.completion_tokens = said
-        .completion_tokens
-        .filter(|count| !(wrote && *count == 0) && *count <= most(asked.max(streamed)));
+    // However long a model thinks, that is told apart.
+    let reasoning = said.reasoning_tokens.unwrap_or(0);
+    usage.completion_tokens = said.completion_tokens.filter(|count| {
+        !(wrote && *count == 0) && count.saturating_sub(reasoning) <= most(asked.max(streamed))
+    });
     usage.prompt_tokens = said
         .prompt_tokens
         .filter(|count| 0 < *count && prompt.is_none_or(|prompt| *count <= most(prompt)));
@@ -227,6 +229,12 @@ mod tests {
             (usage(0, 0), Some(10), None, true),
             (usage(10, 0), Some(10), None, true),
             (usage(10, 501), Some(10), None, true),
+            (
+                Usage { reasoning_tokens: Some(1000), ..usage(10, 1005) },
+                Some(10),
+                Some(1005),
+                false,
+            ),
             (usage(1001, 5), Some(10), Some(5), true),
             (Usage { unusable: true, ..usage(10, 5) }, Some(10), Some(5), true),
             (Usage { cached_tokens: Some(11), ..usage(10, 5) }, Some(10), Some(5), true),
