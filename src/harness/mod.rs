@@ -515,7 +515,7 @@ impl Runner {
         }
         match why.or(refused) {
             Some(why) => Err(failed(case, &why)),
-            None => Ok((self.mode == Mode::Bench).then(|| headline(report)).flatten()),
+            None => Ok((self.mode == Mode::Bench).then(|| headline(report))),
         }
     }
 
@@ -569,20 +569,22 @@ fn missed(report: &Report) -> String {
     format!("{what}\n  {}", lines.join("\n  "))
 }
 
-/// The one number that libtest's line has room for: the median TTFT, with half its 95 % interval.
-/// Where a server does not stream, those of the end-to-end latency; `None` where nothing was measured, since 0 would be
-/// taken for a time.
-fn headline(report: &Report) -> Option<Measurement> {
-    let ns = |ms: f64| (ms * 1e6).round() as u64;
-    let figure = |latency: &str| report.servebench.latencies.get(latency)?.statistics.get("p50");
-    let median = |latency: &str| figure(latency)?.estimate_ms;
-    let (latency, median) =
-        ["ttft", "e2e"].iter().find_map(|latency| Some((latency, median(latency)?)))?;
-    let interval = figure(latency).and_then(|figure| figure.interval_ms);
-    Some(Measurement {
+/// The one number that libtest's line has room for: the median TTFT, with half its 95 % interval. Where a server does not
+/// stream, those of the end-to-end latency, and in the last resort the duration: never 0, which would be taken for a time.
+fn headline(report: &Report) -> Measurement {
+    let ns = |ms: f64| (ms * 1e6).round().max(1.0) as u64;
+    let medians = [("ttft", report.median_ttft_ms), ("e2e", report.median_e2el_ms)];
+    let (latency, median) = medians
+        .into_iter()
+        .find_map(|(latency, median)| Some((latency, median?)))
+        .unwrap_or(("", report.duration * 1e3));
+    let figure = report.servebench.latencies.get(latency);
+    let figure = figure.and_then(|latency| latency.statistics.get("p50"));
+    let interval = figure.and_then(|figure| figure.interval_ms);
+    Measurement {
         avg: ns(median),
         variance: interval.map_or(0, |[low, high]| ns((high - low) / 2.0)),
-    })
+    }
 }
 
 /// libtest-mimic's own arguments. The selection is made already: it takes a single filter.

@@ -184,6 +184,7 @@ fn a_server_that_does_not_stream_has_an_end_to_end_latency_and_no_ttft() {
     let project = Project::new("", &server.backend(""), ONE_BY_ONE);
     let run = project.bench(&["--self-check", "never"]);
     run.expect(0).says("warning  the server answers in one block");
+    assert!(!run.stdout.contains("bench:           0 ns"), "{}", run.stdout);
     let [result] = &project.results()[..] else { panic!("one result") };
     assert_eq!((&result["completed"], &result["total_output_tokens"]), (&20.into(), &200.into()));
     for (field, known) in [("mean_ttft_ms", false), ("mean_tpot_ms", false), ("mean_e2el_ms", true)]
