@@ -246,6 +246,9 @@ pub struct Flags {
     /// The same, where there may be none of that name
     #[arg(long, value_name = "NAME", help_heading = "Verdict")]
     pub baseline_lenient: Option<String>,
+    /// How many results of each case history.jsonl keeps, the newest ones [default: all]
+    #[arg(long, value_name = "N", help_heading = "Verdict")]
+    pub history_keep: Option<NonZeroUsize>,
     /// Judge the results that were saved under a name against --baseline, and measure nothing
     #[arg(long, value_name = "NAME", help_heading = "Verdict")]
     pub load_baseline: Option<String>,

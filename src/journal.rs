@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::clock::Clock;
 use crate::record::{Outcome, RequestRecord};
 
 /// How long a line may wait in memory where few come.
@@ -76,7 +77,7 @@ struct Line<'a> {
 }
 
 impl Journal {
-    /// Begins the file, in the place of one that is there.
+    /// Begins the file. What is there is never overwritten: it is of a run that was killed.
     ///
     /// # Errors
     ///
@@ -85,7 +86,11 @@ impl Journal {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let file = File::create(path)?;
+        let file = File::create_new(path)?;
+        Self::write_to(path, file)
+    }
+
+    fn write_to(path: &Path, file: File) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new().name("servebench-journal".to_owned());
         let thread =
@@ -155,15 +160,23 @@ impl Request {
 /// Writes what comes until the end, or until it cannot.
 fn write(messages: &Receiver<Message>, mut file: BufWriter<File>) -> io::Result<()> {
     let mut part = None;
+    let mut flushed = Clock::start();
     loop {
-        match messages.recv_timeout(FLUSH_AFTER) {
+        let left = FLUSH_AFTER.saturating_sub(flushed.now());
+        // Also where lines never stop coming.
+        if left.is_zero() {
+            file.flush()?;
+            flushed = Clock::start();
+            continue;
+        }
+        match messages.recv_timeout(left) {
             Ok(Message::Part(next)) => part = Some(next),
             Ok(Message::Request(request)) => {
                 let line = Line { part: part.as_ref(), request: &request };
                 serde_json::to_writer(&mut file, &line)?;
                 file.write_all(b"\n")?;
             }
-            Err(RecvTimeoutError::Timeout) => file.flush()?,
+            Err(RecvTimeoutError::Timeout) => {}
             Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return file.flush(),
         }
     }
@@ -174,7 +187,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::clock::Clock;
     use crate::record::tests::{completed, failed};
     use crate::record::{Failure, Usage};
 
@@ -232,10 +244,34 @@ mod tests {
         journal.finish().1.unwrap();
     }
 
+    #[test]
+    fn lines_are_in_the_file_while_others_keep_coming() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let journal = Journal::start(&path).unwrap();
+        let clock = Clock::start();
+        while std::fs::metadata(&path).unwrap().len() == 0 {
+            journal.entries().end(&completed(&[60]));
+            assert!(clock.now() < Duration::from_secs(30), "it is flushed twice a second");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        journal.finish().1.unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        std::fs::write(&path, "{}").unwrap();
+        let error = Journal::start(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_stops_nobody_and_is_told_at_the_end() {
-        let journal = Journal::start(Path::new("/dev/full")).unwrap();
+        let journal = Journal::write_to(Path::new("/dev/full"), File::create("/dev/full").unwrap());
+        let journal = journal.unwrap();
         let entries = journal.entries();
         for _ in 0..10_000 {
             entries.end(&completed(&[60, 70]));

@@ -1,7 +1,7 @@
 //! Starts a server for the cases of a backend, waits until it is ready, and always stops it.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,12 +9,15 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use jiff::ZonedDateTime;
 use url::Url;
 
 use crate::clock::Clock;
+use crate::file_name::file_name;
 use crate::lock::lock;
 use crate::plan::{Backend, Launch, Server, StopSignal};
 use crate::probe::Probe;
+use crate::reaper::Reaper;
 use crate::secret::{Secret, redact_all};
 use crate::stop::Stop;
 
@@ -46,6 +49,10 @@ pub struct Launched {
     child: Child,
     stop_signal: StopSignal,
     log: PathBuf,
+    /// Where its part of the log begins.
+    log_start: u64,
+    /// Ends it where this process is killed; `None` where the system has no means for that.
+    reaper: Option<Reaper>,
     /// What it was told in confidence, which may be among its last words.
     secrets: Vec<Secret>,
 }
@@ -76,7 +83,7 @@ pub fn launch(backend: &Backend, logs: &Path, stop: &Stop) -> anyhow::Result<Opt
         }
         std::thread::sleep(ASK_EVERY);
     }
-    let log = logs.join(format!("{}.log", backend.name));
+    let log = logs.join(format!("{}.log", file_name(&backend.name)));
     let secrets = launch.env.values().cloned().chain(backend.secrets()).collect();
     let mut launched = Launched::start(launch, log, secrets)?;
     let clock = Clock::start();
@@ -117,8 +124,9 @@ impl Launched {
 
     /// The end of its log, without what it was told in confidence.
     pub fn last_words(&self) -> String {
-        let Self { log, secrets, .. } = self;
-        format!("the end of {}:\n{}", log.display(), redact_all(secrets, tail(log)))
+        let Self { log, log_start, secrets, .. } = self;
+        let words = redact_all(secrets, tail(log, *log_start));
+        format!("the end of {}:\n{words}", log.display())
     }
 
     fn start(launch: &Launch, log: PathBuf, secrets: Vec<Secret>) -> anyhow::Result<Self> {
@@ -128,8 +136,8 @@ impl Launched {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("create the folder {}", folder.display()))?;
         }
-        let output =
-            File::create(&log).with_context(|| format!("create the log {}", log.display()))?;
+        let (output, log_start) =
+            begin(&log).with_context(|| format!("write the log {}", log.display()))?;
         let mut starting = Command::new(program);
         starting
             .args(arguments)
@@ -142,7 +150,8 @@ impl Launched {
         std::os::unix::process::CommandExt::process_group(&mut starting, 0);
         let child = starting.spawn().with_context(|| format!("start `{program}`"))?;
         lock(&RUNNING).push(child.id());
-        Ok(Self { child, stop_signal: *stop_signal, log, secrets })
+        let reaper = Reaper::watch(child.id()).ok();
+        Ok(Self { child, stop_signal: *stop_signal, log, log_start, reaper, secrets })
     }
 
     /// How the server has ended; `None` while it runs.
@@ -169,6 +178,8 @@ impl Launched {
 impl Drop for Launched {
     fn drop(&mut self) {
         self.end();
+        // Before another group may have its number.
+        self.reaper = None;
         let id = self.child.id();
         lock(&RUNNING).retain(|running| *running != id);
     }
@@ -208,12 +219,21 @@ fn kill(child: &mut Child) {
     let _ = child.kill();
 }
 
-/// The last lines of a log.
-fn tail(log: &Path) -> String {
+/// Opens a log behind what servers before have left in it. Returns where the next part begins.
+fn begin(log: &Path) -> std::io::Result<(File, u64)> {
+    let mut file = OpenOptions::new().create(true).append(true).open(log)?;
+    let now = ZonedDateTime::now();
+    writeln!(file, "--- servebench starts it at {}", now.strftime("%Y-%m-%d %H:%M:%S"))?;
+    let start = file.metadata()?.len();
+    Ok((file, start))
+}
+
+/// The last lines of a log's part from `start` on.
+fn tail(log: &Path, start: u64) -> String {
     let read = || -> std::io::Result<String> {
         let mut file = File::open(log)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES).max(start)))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())

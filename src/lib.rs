@@ -68,6 +68,7 @@
 // Words.
 mod clock;
 mod duration;
+mod file_name;
 mod lock;
 mod loopback;
 mod nearest;
@@ -128,6 +129,8 @@ mod journal;
 mod live;
 mod manners;
 mod probe;
+
+mod reaper;
 
 mod launch;
 mod servers;

@@ -25,3 +25,10 @@ pub enum OutputFormat {
     /// A .records.jsonl beside each result: a line per request as it ends
     Jsonl,
 }
+
+impl OutputFormat {
+    /// Whether it is written case by case, and not once of the whole run.
+    pub fn is_by_case(self) -> bool {
+        matches!(self, Self::Json | Self::Jsonl)
+    }
+}

@@ -13,7 +13,7 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("quick_junit", &["render"]),
     ("parquet", &["workload"]),
     ("minijinja", &["chat_template", "render"]),
-    ("nix", &["launch", "own_file", "punctual", "socket", "strain"]),
+    ("nix", &["harness", "launch", "own_file", "punctual", "socket", "strain"]),
     ("hdrhistogram", &["samples"]),
     ("statrs", &["statistics"]),
     ("strsim", &["nearest", "trial"]),

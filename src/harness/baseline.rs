@@ -1,8 +1,8 @@
 //! What the cases of a run are compared with: results that were saved under a name, and the history.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -11,11 +11,12 @@ use jiff::ZonedDateTime;
 use super::Exit;
 use super::terminal::say;
 use crate::compare::{self, Change, Comparison, Trial};
+use crate::file_name::{self, file_name};
 use crate::flags::Flags;
 use crate::plan::{Case, Plan};
 use crate::render::table;
-use crate::report::Report;
-use crate::report::saved::{ByCase, Identity, Saved, read_folder, read_history};
+use crate::report::saved::{ByCase, Identity, Saved, read_folder};
+use crate::report::{Report, history};
 use crate::verdict::Verdict;
 
 /// So many sessions before say what the next one may be.
@@ -31,6 +32,10 @@ pub(super) struct Baseline {
     history: ByCase,
     history_path: PathBuf,
     save_to: Option<PathBuf>,
+    /// How many results of a case the history keeps; all, where that is not said.
+    history_keep: Option<NonZeroUsize>,
+    /// The cases whose names differ from others' by upper and lower case alone.
+    ambiguous: BTreeSet<String>,
     allowed: Vec<String>,
 }
 
@@ -57,7 +62,8 @@ pub(super) enum Compared {
 
 impl Baseline {
     /// What the flags ask for. A baseline that is not there is an error unless they are lenient.
-    pub(super) fn of(flags: &Flags, results: &Path) -> anyhow::Result<Self> {
+    pub(super) fn of(flags: &Flags, plan: &Plan) -> anyhow::Result<Self> {
+        let results = &plan.results;
         let (name, lenient) = match (&flags.baseline, &flags.baseline_lenient) {
             (Some(name), _) => (Some(name.clone()), false),
             (None, Some(name)) => (Some(name.clone()), true),
@@ -80,14 +86,29 @@ impl Baseline {
             }
         };
         let history_path = results.join("history.jsonl");
-        let history = match read_history(&history_path) {
+        let history = match history::read(&history_path) {
             // Nobody asks for it.
             Err(error) if name.is_none() => {
                 say(&format!("warning: {error:#}"));
                 ByCase::new()
             }
-            history => history?,
+            history => {
+                let history = history?;
+                for skipped in &history.skipped {
+                    say(&format!("warning: {skipped}"));
+                }
+                history.by_case
+            }
         };
+        if let Some(name) = &flags.save_baseline
+            && !is_path(name)
+            && file_name(name) != *name
+        {
+            bail!(
+                "--save-baseline {name:?}: no folder is called so on every system; use letters, digits, \
+                 `-`, `_` and `.`"
+            );
+        }
         Ok(Self {
             name,
             lenient,
@@ -95,6 +116,8 @@ impl Baseline {
             history,
             history_path,
             save_to: flags.save_baseline.as_ref().map(|name| folder(results, name)),
+            history_keep: flags.history_keep,
+            ambiguous: ambiguous(plan),
             allowed: flags.allow_env_diff.clone(),
         })
     }
@@ -237,31 +260,59 @@ impl Baseline {
         if report.servebench.partial {
             return Ok(());
         }
-        let failed = || format!("write the history `{}`", self.history_path.display());
-        if let Some(folder) = self.history_path.parent() {
-            fs::create_dir_all(folder).with_context(failed)?;
-        }
-        let mut line = serde_json::to_vec(&report.for_history())?;
-        line.push(b'\n');
-        // In one write, so that two runs do not mix their lines.
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.history_path)
-            .and_then(|mut file| file.write_all(&line))
-            .with_context(failed)?;
+        history::append(&self.history_path, report, self.history_keep)?;
         if let Some(folder) = &self.save_to {
-            let name = report.servebench.case.replace('/', "+");
+            let case = &report.servebench.case;
+            let name = file_name::of_case(case, self.is_ambiguous(case));
             let name = PathBuf::from(format!("{name}.json"));
-            report.save(folder, Some(&name), &ZonedDateTime::now())?;
+            let path = report.save(folder, Some(&name), &ZonedDateTime::now())?;
+            remove_others(folder, case, &path)?;
         }
         Ok(())
     }
+
+    /// The folder to which results are saved as a baseline, if they are.
+    pub(super) fn save_to(&self) -> Option<&Path> {
+        self.save_to.as_deref()
+    }
+
+    /// Whether another case's name differs from this one's by upper and lower case alone.
+    pub(super) fn is_ambiguous(&self, case: &str) -> bool {
+        self.ambiguous.contains(case)
+    }
+
+    /// The history.
+    pub(super) fn history_path(&self) -> &Path {
+        &self.history_path
+    }
+}
+
+/// Removes what else a baseline has of a case: it was saved when its file was called otherwise.
+fn remove_others(folder: &Path, case: &str, path: &Path) -> anyhow::Result<()> {
+    // One that is damaged is told when it is compared with.
+    let Ok(saved) = read_folder(folder) else { return Ok(()) };
+    for other in saved.get(case).into_iter().flatten().filter(|other| other.path != path) {
+        fs::remove_file(&other.path)
+            .with_context(|| format!("remove `{}`, which is replaced", other.path.display()))?;
+    }
+    Ok(())
+}
+
+fn ambiguous(plan: &Plan) -> BTreeSet<String> {
+    let names = || plan.cases.iter().map(|case| &case.name);
+    let is_like_another = |name: &&String| {
+        1 < names().filter(|other| other.to_lowercase() == name.to_lowercase()).count()
+    };
+    names().filter(is_like_another).cloned().collect()
+}
+
+fn is_path(name: &str) -> bool {
+    name.contains(['/', '\\'])
 }
 
 /// The folder of a baseline: below the results, or where a path says.
 pub(super) fn folder(results: &Path, name: &str) -> PathBuf {
-    if name.contains(['/', '\\']) {
+    if is_path(name) {
         return PathBuf::from(name);
     }
     results.join("baselines").join(name)

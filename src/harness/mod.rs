@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use jiff::ZonedDateTime;
 use libtest_mimic::{Arguments, ColorSetting, Failed, FormatSetting, Measurement, Trial};
 
 use crate::cli::{Cli, Color, Format, Mode, unknown_twin};
 use crate::compare::Comparison;
+use crate::file_name;
 use crate::files::Files;
 use crate::flags::{NoTests, SelfCheckMode};
 use crate::journal::Journal;
@@ -42,6 +43,7 @@ use turn::Turnstile;
 
 mod availability;
 mod baseline;
+mod file_set;
 mod github;
 mod interrupt;
 mod lock;
@@ -49,9 +51,11 @@ mod miniature;
 mod nextest;
 mod outputs;
 mod page;
+mod root;
 mod side_by_side;
 mod terminal;
 mod turn;
+mod writable;
 
 /// Rest between two cases, in which the last one's line is printed and its connections close.
 const COOL_DOWN: Duration = Duration::from_millis(50);
@@ -86,14 +90,11 @@ impl Exit {
     }
 }
 
-/// What [`main!`](crate::main) expands to: runs the plan `config`, seen from the package's root
-/// `manifest_dir`, as the process's own arguments say.
+/// What [`main!`](crate::main) expands to: runs the plan `config`, seen from the package's root, as the process's own
+/// arguments say. The root is `CARGO_MANIFEST_DIR` of the environment, or `manifest_dir` where it is not set.
 pub fn run_bench(manifest_dir: &str, config: &str) -> ExitCode {
-    let root = Path::new(manifest_dir);
-    // Cargo runs a bench in the package's root; there the short path reads better in messages.
-    let here = std::env::current_dir().is_ok_and(|here| here == root);
-    let config = if here { PathBuf::from(config) } else { root.join(config) };
-    run(std::env::args_os(), &config)
+    let run_time = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    run(std::env::args_os(), &root::plan_of(run_time, Path::new(manifest_dir), config))
 }
 
 /// The whole program: does what `args` say with the plan in `default_config`, unless they name
@@ -149,7 +150,7 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     let mode = cli.mode();
     // In miniature there is nothing to compare.
     let baseline = match mode {
-        Mode::Bench => Baseline::of(&cli.flags, &plan.results)?,
+        Mode::Bench => Baseline::of(&cli.flags, &plan)?,
         Mode::List | Mode::Test => Baseline::default(),
     };
     for case in baseline.gone(&plan) {
@@ -158,11 +159,16 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     if let (Some(name), Mode::Bench) = (&cli.flags.load_baseline, mode) {
         return baseline.judge_saved(name, &plan.results, &selected, print);
     }
-    let outputs = Outputs::new(&plan);
+    let mut outputs = Outputs::new(&plan);
     // A filter reaches every bench binary, and what another has written is to stay.
     if mode == Mode::Bench && !selected.is_empty() {
-        outputs.clear()?;
+        check_writable(&plan, &selected, &baseline, &outputs)?;
+        if let Some(name) = &cli.flags.result_filename {
+            writable::check_file(&plan.results.join(name))?;
+        }
+        outputs.begin(config)?;
     }
+    terminal::outlive_readers();
     let interrupt = Interrupt::listen();
     let Unavailable { ignored: mut absent, broken } = Unavailable::of(cli, &selected)?;
     let runs = |case: &Case, absent: &BTreeMap<String, String>| {
@@ -200,23 +206,39 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
         Trial::bench(case.name.clone(), move |_| runner.run(ticket, job)).with_ignored_flag(ignored)
     });
     let trials = trials.collect();
+    // From here on the cases see an interruption, and what comes after them does.
+    runner.interrupt.busy.store(!running.is_empty(), Ordering::SeqCst);
     let conclusion = libtest_mimic::run(&arguments(cli, mode, &plan, &selected), trials);
     runner.options.servers.stop();
     if mode == Mode::Bench {
         runner.outputs.note_others(running.iter().map(String::as_str));
-        if let Some(path) = runner.outputs.write()? {
-            say(&format!("report {}", path.display()));
-        }
+        runner.write_outputs();
         runner.outputs.with_endings(|endings| {
             let reports: Vec<&Report> = endings.iter().filter_map(Ending::report).collect();
             terminal::show(&reports, cli.color);
         });
-        runner.tell_github()?;
+        runner.tell_github();
     }
     if selected.is_empty() {
         return Ok(no_case(cli, &plan));
     }
     Ok(runner.exit(conclusion.has_failed()))
+}
+
+/// Makes sure that what these cases leave can be written.
+fn check_writable(
+    plan: &Plan,
+    cases: &[&Case],
+    baseline: &Baseline,
+    outputs: &Outputs,
+) -> anyhow::Result<()> {
+    let launches = cases.iter().any(|case| case.backends().any(|backend| backend.launch.is_some()));
+    let logs = launches.then(|| launch::logs(&plan.results));
+    let folders = [Some(plan.results.as_path()), Some(outputs.folder()), logs.as_deref()];
+    for folder in folders.into_iter().chain([baseline.save_to()]).flatten() {
+        writable::check_folder(folder)?;
+    }
+    writable::check_file(baseline.history_path())
 }
 
 /// Names the cases, in the one form that libtest's readers and nextest both take.
@@ -302,6 +324,8 @@ struct Runner {
     invalid: AtomicBool,
     /// Whether a case could not be measured, or not be compared with the baseline.
     could_not_run: AtomicBool,
+    /// Whether something that was measured could not be saved.
+    unsaved: AtomicBool,
     baseline: Baseline,
     outputs: Outputs,
 }
@@ -339,6 +363,7 @@ impl Runner {
             failed: AtomicBool::new(false),
             invalid: AtomicBool::new(false),
             could_not_run: AtomicBool::new(false),
+            unsaved: AtomicBool::new(false),
             baseline,
             outputs,
         }
@@ -346,20 +371,24 @@ impl Runner {
 
     fn run(&self, ticket: usize, job: Job) -> Result<Option<Measurement>, Failed> {
         let _turn = self.turnstile.wait(ticket);
+        if self.interrupt.stop.is_requested() {
+            self.leave(None);
+        }
         if self.mode == Mode::Bench {
             std::thread::sleep(COOL_DOWN);
         }
-        self.interrupt.busy.store(true, Ordering::SeqCst);
         let report = self.measure(&job);
         if self.interrupt.stop.is_requested() {
-            self.leave(report);
+            self.leave(Some(report));
         }
-        self.interrupt.busy.store(false, Ordering::SeqCst);
-        let report = report.and_then(|report| {
+        let report = report.map(|report| {
             let (report, refused) = self.compare(&job.case, report);
             match self.mode {
-                Mode::Bench => Ok((self.keep(report)?, refused)),
-                Mode::List | Mode::Test => Ok((report, refused)),
+                Mode::Bench => {
+                    let (report, unsaved) = self.keep(report);
+                    (report, refused.or(unsaved))
+                }
+                Mode::List | Mode::Test => (report, refused),
             }
         });
         let (report, refused) = report.map_err(|error| {
@@ -386,7 +415,9 @@ impl Runner {
         }
         let journal = match self.records_path(&job.case.name) {
             Some(path) => {
-                Some(Journal::start(&path).with_context(|| format!("write `{}`", path.display()))?)
+                let failed = || format!("write `{}`", path.display());
+                keep_orphan(&path).with_context(failed)?;
+                Some(Journal::start(&path).with_context(failed)?)
             }
             None => None,
         };
@@ -410,21 +441,24 @@ impl Runner {
     /// of the result when there is one.
     fn records_path(&self, case: &str) -> Option<PathBuf> {
         let wanted = self.mode == Mode::Bench && self.outputs.has_records();
-        wanted.then(|| self.results.join(format!("{}.records.jsonl", case.replace('/', "+"))))
+        let name = || file_name::of_case(case, self.baseline.is_ambiguous(case));
+        wanted.then(|| self.results.join(format!("{}.records.jsonl", name())))
     }
 
     /// Has GitHub's checks show how the run ended, where it runs there.
-    fn tell_github(&self) -> anyhow::Result<()> {
+    fn tell_github(&self) {
         let summary = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty());
         let summary = summary.map(PathBuf::from);
-        self.outputs
-            .with_endings(|endings| github::write_summary(summary, endings))
-            .context("write the summary for GitHub (GITHUB_STEP_SUMMARY)")?;
+        let written = self.outputs.with_endings(|endings| github::write_summary(summary, endings));
+        if let Err(error) = written {
+            say(&format!(
+                "warning: the summary for GitHub is not written (GITHUB_STEP_SUMMARY): {error}"
+            ));
+        }
         let there = std::env::var_os("GITHUB_ACTIONS").is_some_and(|there| there == "true");
         if there && self.format == Format::Pretty {
-            print(&self.outputs.with_endings(github::annotations))?;
+            tell(print(&self.outputs.with_endings(github::annotations)));
         }
-        Ok(())
     }
 
     /// The result, compared with the baseline where there is one; or why it cannot be.
@@ -450,42 +484,91 @@ impl Runner {
         }
     }
 
-    /// Saves and prints a result, and gives back what is still of use.
-    fn keep(&self, mut report: Report) -> anyhow::Result<Report> {
+    /// Saves and prints a result, and gives back what is still of use of it, and why not all is saved. It is printed
+    /// whatever happens to its files.
+    fn keep(&self, mut report: Report) -> (Report, Option<String>) {
+        let _saving = self.interrupt.saving();
+        let mut errors = Vec::new();
+        let steps = report.steps.iter();
+        let saved = steps.map(|step| step.save(&self.results, None, &ZonedDateTime::now()));
+        errors.extend(saved.filter_map(Result::err).next());
         let name = self.result_filename.as_deref();
-        for step in &report.steps {
-            step.save(&self.results, None, &ZonedDateTime::now())?;
-        }
-        let path = report.save(&self.results, name, &ZonedDateTime::now())?;
-        if let Some(records) = self.records_path(&report.servebench.case) {
+        let path = match report.save(&self.results, name, &ZonedDateTime::now()) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                errors.push(error);
+                None
+            }
+        };
+        let records = self.records_path(&report.servebench.case);
+        if let Some((path, records)) = path.as_ref().zip(records) {
             let named = path.with_extension("records.jsonl");
-            fs::rename(&records, &named)
-                .with_context(|| format!("name `{}` after its result", records.display()))?;
+            let renamed = fs::rename(&records, &named);
+            let failed = || format!("name `{}` after its result", records.display());
+            errors.extend(renamed.with_context(failed).err());
         }
+        // Before its entries per request are dropped.
+        let elsewhere =
+            path.is_none().then(|| report.save(&std::env::temp_dir(), None, &ZonedDateTime::now()));
         if let (Some(_), Some(other)) = (&report.servebench.comparison, report.steps.pop()) {
             self.outputs.note_other(&report.servebench.case, other);
         }
         let report = report.without_details();
-        self.baseline.keep(&report)?;
-        match self.format {
-            Format::Pretty => print(&table::render(&report))?,
-            // Other formats are for programs, which want nothing else on stdout.
-            Format::Terse | Format::Json => say(table::render(&report).trim_end()),
+        errors.extend(self.baseline.keep(&report).err());
+        self.print_result(&table::render(&report));
+        match (path, elsewhere) {
+            (Some(path), _) => say(&format!("saved {}", path.display())),
+            (None, Some(Ok(path))) => errors.push(anyhow!("it is in `{}` instead", path.display())),
+            (None, _) => {
+                // The last place there is.
+                let document = serde_json::to_string(&report).unwrap_or_default();
+                self.print_result(&(document + "\n"));
+                errors.push(anyhow!("it is printed instead, without the entries per request"));
+            }
         }
-        say(&format!("saved {}", path.display()));
-        Ok(report)
+        if errors.is_empty() {
+            return (report, None);
+        }
+        self.unsaved.store(true, Ordering::SeqCst);
+        let why: Vec<String> = errors.iter().map(|error| format!("{error:#}")).collect();
+        let why = format!("what was measured is not all saved: {}", why.join("; "));
+        say(&format!("error: {}: {why}", report.servebench.case));
+        (report, Some(why))
     }
 
-    /// Ends an interrupted run with what was measured.
-    fn leave(&self, report: anyhow::Result<Report>) -> ! {
-        if self.mode == Mode::Bench {
-            let kept = report.and_then(|report| self.keep(report));
-            let noted = kept.map(|report| self.outputs.note(Ending::measured(report)));
-            let written = self.outputs.write().map(|_| ());
-            for error in [noted, written].into_iter().filter_map(Result::err) {
+    fn print_result(&self, text: &str) {
+        match self.format {
+            Format::Pretty => tell(print(text)),
+            // Other formats are for programs, which want nothing else on stdout.
+            Format::Terse | Format::Json => say(text.trim_end()),
+        }
+    }
+
+    /// Writes the files of the run, and says where the page is.
+    fn write_outputs(&self) {
+        let _saving = self.interrupt.saving();
+        match self.outputs.write() {
+            Ok(Some(path)) => say(&format!("report {}", path.display())),
+            Ok(None) => {}
+            Err(error) => {
+                self.unsaved.store(true, Ordering::SeqCst);
                 say(&format!("error: {error:#}"));
             }
         }
+    }
+
+    /// Ends an interrupted run with what was measured: the cases before, and this one, where one ran.
+    fn leave(&self, report: Option<anyhow::Result<Report>>) -> ! {
+        let saving = self.interrupt.saving();
+        if self.mode == Mode::Bench {
+            match report {
+                Some(Ok(report)) => self.outputs.note(Ending::measured(self.keep(report).0)),
+                Some(Err(error)) => say(&format!("error: {error:#}")),
+                None => {}
+            }
+            self.write_outputs();
+        }
+        drop(saving);
         self.options.servers.stop();
         std::process::exit(Exit::Interrupted.code().into());
     }
@@ -523,6 +606,9 @@ impl Runner {
     fn exit(&self, any_failed: bool) -> Exit {
         let is_set = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
         match any_failed {
+            _ if self.interrupt.stop.is_requested() => Exit::Interrupted,
+            // Who reads the files has to know that they are not all there.
+            _ if is_set(&self.unsaved) => Exit::CouldNotRun,
             _ if is_set(&self.failed) => Exit::Failed,
             _ if is_set(&self.could_not_run) => Exit::CouldNotRun,
             _ if is_set(&self.invalid) => Exit::Invalid,
@@ -530,6 +616,34 @@ impl Runner {
             false => Exit::Passed,
         }
     }
+}
+
+/// Says that something could not be printed.
+fn tell(printed: std::io::Result<()>) {
+    if let Err(error) = printed {
+        say(&format!("error: stdout cannot be written: {error}"));
+    }
+}
+
+/// Keeps the requests of a run that was killed before it had a result, under another name.
+fn keep_orphan(path: &Path) -> std::io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(".records.jsonl").unwrap_or(&name);
+    let kept = format!("{stem}-unfinished-{}", ZonedDateTime::now().strftime("%Y%m%d-%H%M%S"));
+    let numbers = std::iter::once(String::new()).chain((2..).map(|number| format!("-{number}")));
+    let free = numbers
+        .map(|number| path.with_file_name(format!("{kept}{number}.records.jsonl")))
+        .find(|path| !path.exists());
+    let Some(kept) = free else { return Ok(()) };
+    fs::rename(path, &kept)?;
+    say(&format!(
+        "note: the requests of a run that ended without a result are kept in `{}`",
+        kept.display()
+    ));
+    Ok(())
 }
 
 /// Whether every request completed.

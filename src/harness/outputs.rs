@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use anyhow::Context as _;
 
+use super::file_set::{suffix, with_suffix};
 use super::nextest::SharedRun;
 use super::page;
 use crate::lock::lock;
@@ -22,6 +23,8 @@ use crate::report::{self, Ending, Report};
 pub(super) struct Outputs {
     formats: BTreeSet<OutputFormat>,
     folder: PathBuf,
+    /// What stands in the files' names, to tell them from those of other plans.
+    suffix: String,
     results: PathBuf,
     suite: String,
     endings: Mutex<Vec<Ending>>,
@@ -36,6 +39,7 @@ impl Outputs {
         Self {
             formats: plan.outputs.formats.clone(),
             folder: plan.outputs.folder.clone(),
+            suffix: String::new(),
             results: plan.results.clone(),
             suite: suite(),
             endings: Mutex::default(),
@@ -44,18 +48,29 @@ impl Outputs {
         }
     }
 
-    /// Removes what a run before left under their names, lest it be taken for what comes of this one.
-    pub(super) fn clear(&self) -> anyhow::Result<()> {
+    /// Chooses the names for the files of the plan in the file `plan`, and removes what a run before left under them,
+    /// lest it be taken for what comes of this one.
+    pub(super) fn begin(&mut self, plan: &Path) -> anyhow::Result<()> {
         // Processes of one run add to what is there.
-        if self.shared.is_some() {
+        if self.shared.is_some() || self.formats.iter().all(|format| format.is_by_case()) {
             return Ok(());
         }
+        self.suffix = suffix(&self.folder, plan)?;
         for format in &self.formats {
             for file in self.files(*format, &[])? {
-                remove(&self.folder.join(file.name))?;
+                remove(&self.path(file.name))?;
             }
         }
         Ok(())
+    }
+
+    /// The folder for the files of the run.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(with_suffix(name, &self.suffix))
     }
 
     /// Whether every request is to be written down.
@@ -100,13 +115,13 @@ impl Outputs {
             Some(shared) => shared.with_all(&endings, |all| self.write_of(all))?,
         }
         let has_page = self.formats.contains(&OutputFormat::Html);
-        Ok(has_page.then(|| self.folder.join(html::FILE)))
+        Ok(has_page.then(|| self.path(html::FILE)))
     }
 
     fn write_of(&self, endings: &[Ending]) -> anyhow::Result<()> {
         for format in &self.formats {
             for file in self.files(*format, endings)? {
-                let path = self.folder.join(file.name);
+                let path = self.path(file.name);
                 match file.text {
                     Some(text) => report::write_whole(&path, text.as_bytes()),
                     None => remove(&path),

@@ -10,7 +10,8 @@ use super::terminal::say;
 use crate::cli::Cli;
 use crate::render::html::{self, Case, Session};
 use crate::report::folder::{newest, read_all};
-use crate::report::saved::{ByCase, Identity, read_folder, read_history};
+use crate::report::history;
+use crate::report::saved::{ByCase, Identity, read_folder};
 use crate::report::{self, Ending, Report};
 
 /// The page of the cases that ended so, with the history that is kept in `results`. `others` are the results
@@ -21,7 +22,7 @@ pub(super) fn page(
     others: &BTreeMap<String, Report>,
 ) -> anyhow::Result<String> {
     // What the history cannot tell is left out: the run has said so.
-    let history = read_history(&results.join("history.jsonl")).unwrap_or_default();
+    let history = history::read(&results.join("history.jsonl")).unwrap_or_default().by_case;
     let before = before(results, endings);
     let cases = endings.iter().map(|ending| Case {
         ending,

@@ -9,7 +9,7 @@ use crate::cli::Cli;
 use crate::metric::{Latency, Quantity, Scalar, Statistic};
 use crate::plan::Plan;
 use crate::render::side_by_side::{Look, Side, render};
-use crate::report::folder::{newest, read_all};
+use crate::report::folder::{newest_whole, read_all};
 use crate::share::Share;
 
 /// What is compared unless the user says.
@@ -28,7 +28,7 @@ pub(super) fn compare(cli: &Cli, default_config: &Path) -> anyhow::Result<()> {
     let places = places.collect::<anyhow::Result<Vec<PathBuf>>>()?;
     let names = names(&cli.flags.compare);
     let sides = names.into_iter().zip(&places).map(|(name, place)| {
-        let reports = newest(read_all(place)?).into_iter();
+        let reports = newest_whole(read_all(place)?).into_iter();
         let reports = reports.filter(|report| cli.selects(&report.servebench.case)).collect();
         Ok(Side { name, reports })
     });

@@ -37,10 +37,22 @@ pub fn read_all(place: &Path) -> anyhow::Result<Vec<Report>> {
 
 /// The newest result of each case, in the order of their names; steps are none.
 pub fn newest(reports: impl IntoIterator<Item = Report>) -> Vec<Report> {
+    last_by(reports, |report| report.date.clone())
+}
+
+/// The same, but one that was interrupted only where the case has no whole one.
+pub fn newest_whole(reports: impl IntoIterator<Item = Report>) -> Vec<Report> {
+    last_by(reports, |report| (!report.servebench.partial, report.date.clone()))
+}
+
+fn last_by<K: Ord>(
+    reports: impl IntoIterator<Item = Report>,
+    key: impl Fn(&Report) -> K,
+) -> Vec<Report> {
     let mut newest: BTreeMap<String, Report> = BTreeMap::new();
     for report in reports.into_iter().filter(|report| report.servebench.step_of.is_none()) {
         let case = report.servebench.case.clone();
-        if newest.get(&case).is_none_or(|before| before.date <= report.date) {
+        if newest.get(&case).is_none_or(|before| key(before) <= key(&report)) {
             newest.insert(case, report);
         }
     }
@@ -57,4 +69,30 @@ fn is_result(path: &Path) -> anyhow::Result<bool> {
         Ok(fields) => fields.contains_key("servebench"),
         Err(error) => error.classify() != Category::Data,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_result_is_compared_only_where_there_is_no_whole_one() {
+        let result = |workload: &str, date: &str, partial: bool| {
+            let mut report = crate::render::tests::report(workload, &[]);
+            report.date = date.to_owned();
+            report.servebench.partial = partial;
+            report
+        };
+        let all = [
+            result("a", "2026-01-01", false),
+            result("a", "2026-01-02", false),
+            result("a", "2026-01-03", true),
+            result("b", "2026-01-04", true),
+        ];
+        let dates = |reports: Vec<Report>| {
+            reports.into_iter().map(|report| report.date).collect::<Vec<_>>()
+        };
+        assert_eq!(dates(newest_whole(all.clone())), ["2026-01-02", "2026-01-04"]);
+        assert_eq!(dates(newest(all)), ["2026-01-03", "2026-01-04"]);
+    }
 }

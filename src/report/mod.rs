@@ -18,6 +18,7 @@ use crate::verdict::Verdict;
 mod build;
 mod ending;
 pub mod folder;
+pub mod history;
 mod read;
 mod save;
 pub mod saved;

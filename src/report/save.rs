@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use jiff::ZonedDateTime;
 
 use super::Report;
+use crate::file_name::file_name;
 
 impl Report {
     /// Writes the document, whole or not at all, as a new file in `folder`: by `name`, or by backend,
@@ -32,12 +33,8 @@ impl Report {
     /// A path that is not taken: two cases may end in the same second.
     fn free_path(&self, folder: &Path, now: &ZonedDateTime) -> PathBuf {
         let model = self.model_id.trim_end_matches('/').rsplit('/').next().unwrap_or("model");
-        let stem = format!(
-            "{}-{:?}qps-{model}-{}",
-            self.backend,
-            self.request_rate.0,
-            now.strftime("%Y%m%d-%H%M%S")
-        );
+        let name = file_name(&format!("{}-{:?}qps-{model}", self.backend, self.request_rate.0));
+        let stem = format!("{name}-{}", now.strftime("%Y%m%d-%H%M%S"));
         let suffixes = std::iter::once(String::new()).chain((2..).map(|n| format!("-{n}")));
         suffixes
             .map(|suffix| folder.join(format!("{stem}{suffix}.json")))
@@ -51,15 +48,54 @@ pub fn write_whole(path: &Path, text: &[u8]) -> anyhow::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     // In the same folder, since only there is a rename one step.
-    let mut file = tempfile::Builder::new().prefix(".result-").tempfile_in(folder)?;
-    file.write_all(text)?;
-    // A temporary file is for its owner alone; a result is for whoever may read the folder.
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".result-");
+    // A temporary file is for its owner alone; a result is for whom the user's umask says.
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-    }
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(text)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::tests::report;
+
+    #[test]
+    fn a_result_has_a_name_that_every_system_takes_and_none_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut report = report("w", &[]);
+        let now = ZonedDateTime::now();
+        for model in ["org/llama3.1:8b", "x\n::error::y\u{1b}[31m", "a\\..\\b", &"m".repeat(300)] {
+            report.model_id = model.to_owned();
+            for _ in 0..2 {
+                let path = report.save(folder.path(), None, &now).unwrap();
+                let name = path.file_name().unwrap().to_str().unwrap();
+                assert!(!name.contains([':', '\\', '\n', '\u{1b}', '[']), "{name:?}");
+                assert!(name.len() <= 200, "{name}");
+                let saved = fs::read_to_string(&path).unwrap();
+                assert!(
+                    saved.contains(&serde_json::to_string(model).unwrap()),
+                    "the name inside stays"
+                );
+            }
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 8);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn who_may_read_a_file_is_for_the_user_s_umask_to_say() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let (whole, plain) = (folder.path().join("whole"), folder.path().join("plain"));
+        write_whole(&whole, b"x").unwrap();
+        fs::write(&plain, "x").unwrap();
+        assert_eq!(mode(&whole), mode(&plain));
+    }
 }

@@ -139,7 +139,7 @@ impl Saved {
     }
 
     /// Reads a result, whole or as a line of a history.
-    fn parse(text: &str, path: &Path) -> anyhow::Result<Option<Self>> {
+    pub(super) fn parse(text: &str, path: &Path) -> anyhow::Result<Option<Self>> {
         let document: Document = serde_json::from_str(text)?;
         let inner = document.servebench;
         if inner.schema_version != SCHEMA_VERSION {
@@ -187,18 +187,8 @@ pub fn read_folder(folder: &Path) -> anyhow::Result<ByCase> {
     Ok(by_case)
 }
 
-/// Reads a history, a result a line; a missing one is empty.
-pub fn read_history(path: &Path) -> anyhow::Result<ByCase> {
-    let mut by_case = ByCase::new();
-    let Ok(text) = fs::read_to_string(path) else { return Ok(by_case) };
-    for (line, number) in text.lines().zip(1..) {
-        let failed = || format!("read the history `{}`, line {number}", path.display());
-        add(&mut by_case, Saved::parse(line, path).with_context(failed)?);
-    }
-    Ok(by_case)
-}
-
-fn add(by_case: &mut ByCase, saved: Option<Saved>) {
+/// Adds a result to those of its case.
+pub(super) fn add(by_case: &mut ByCase, saved: Option<Saved>) {
     let Some(saved) = saved else { return };
     let of_case = by_case.entry(saved.case.clone()).or_default();
     of_case.push(saved);
@@ -206,10 +196,10 @@ fn add(by_case: &mut ByCase, saved: Option<Saved>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn document(case: &str, cpus: u32, hash: &str) -> String {
+    pub(in super::super) fn document(case: &str, cpus: u32, hash: &str) -> String {
         format!(
             r#"{{"date": "2026-01-01 00:00:00", "model_id": "m", "servebench": {{
                 "schema_version": {SCHEMA_VERSION}, "case": "{case}", "verdict": "pass",
@@ -244,10 +234,6 @@ mod tests {
         assert!(error.contains("x.json") && error.contains("line 1"), "{error}");
         let error = format!("{:#}", read_folder(Path::new("no-such")).unwrap_err());
         assert!(error.contains("`no-such`"), "{error}");
-        let history = folder.path().join("history.jsonl");
-        fs::write(&history, format!("{}\n{{", document("a", 2, "h"))).unwrap();
-        let error = format!("{:#}", read_history(&history).unwrap_err());
-        assert!(error.contains("history.jsonl`, line 2"), "{error}");
     }
 
     #[test]

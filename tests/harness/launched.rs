@@ -88,6 +88,37 @@ fn ctrl_c_stops_what_was_started() {
     assert!(nobody_listens(port));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_server_does_not_outlive_a_run_that_is_killed_and_its_log_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (starts, port) = (folder.path().join("starts"), free_port());
+    let backends = backend("b", port, "--decode-base-ms 100", &starts);
+    let project = Project::new("requests = 500", &backends, "[[bench]]\nloads = [\"2conc\"]");
+    for runs in 1..=2 {
+        let mut command = project.command(&["--bench", "--no-progress", "--self-check", "never"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let wait_until = |listens: bool| {
+            for _ in 0..1500 {
+                if nobody_listens(port) != listens {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            panic!("the server listens: {}", !listens);
+        };
+        wait_until(true);
+        // Who watches over the server has begun.
+        std::thread::sleep(Duration::from_millis(500));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_until(false);
+        let log =
+            std::fs::read_to_string(project.folder.path().join("results/logs/b.log")).unwrap();
+        assert_eq!(log.matches("listening on").count(), runs, "{log}");
+    }
+}
+
 #[test]
 fn a_server_is_not_started_where_another_answers_already() {
     let folder = tempfile::tempdir().unwrap();

@@ -20,6 +20,7 @@ mod connections;
 mod failures;
 mod formats;
 mod launched;
+mod saved;
 mod secure;
 mod side_by_side;
 mod watched;
