@@ -53,12 +53,12 @@ fn cleaned(name: &str) -> String {
 
 fn is_device(name: &str) -> bool {
     let name = name.split('.').next().unwrap_or_default().to_lowercase();
-    let numbered = |device: &&str| {
-        name.strip_prefix(*device).is_some_and(|rest| {
+    let numbered = |device: &str| {
+        name.strip_prefix(device).is_some_and(|rest| {
             rest.chars().count() == 1 && rest.chars().all(|digit| digit.is_numeric())
         })
     };
-    DEVICES.contains(&name.as_str()) || NUMBERED_DEVICES.iter().any(|device| numbered(&device))
+    DEVICES.contains(&name.as_str()) || NUMBERED_DEVICES.iter().any(|device| numbered(device))
 }
 
 /// `cleaned`, cut, and with a part of the hash of `name`.
