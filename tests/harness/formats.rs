@@ -32,10 +32,12 @@ fn backends() -> String {
     )
 }
 
+/// The files for people: hidden ones are the program's own.
 fn names(folder: &Path, extension: &str) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| name.ends_with(extension)).collect();
+    let mut names: Vec<String> =
+        names.filter(|name| name.ends_with(extension) && !name.starts_with('.')).collect();
     names.sort();
     names
 }
@@ -106,9 +108,7 @@ fn without_being_asked_a_run_leaves_results_and_a_page_and_the_plan_can_ask_for_
     let project = Project::new("", BACKENDS, bench);
     project.bench(&["--self-check", "never"]).expect(0);
     let folder = project.folder.path().join("results");
-    let mut left = names(&folder, "");
-    // Whose the names of the files are.
-    left.retain(|name| name != ".report-names");
+    let left = names(&folder, "");
     assert_eq!(left.len(), 3, "a result, the history and the page: {left:?}");
     let page = folder.join("report.html");
     let written = std::fs::read_to_string(&page).unwrap();
