@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::render::markdown;
 use crate::render::reasons::{failure, reasons};
+use crate::render::text::plain_lines;
 use crate::report::Ending;
 
 /// The most annotations; one more says how many there would be.
@@ -44,7 +45,7 @@ pub(super) fn annotations(endings: &[Ending]) -> String {
     let mut text = String::new();
     for (ending, kind, message) in told.iter().take(MOST_ANNOTATIONS) {
         let title = escaped(&format!("{}: {}", ending.name(), ending.case()), true);
-        let _ = writeln!(text, "::{kind} title={title}::{}", escaped(message, false));
+        let _ = writeln!(text, "::{kind} title={title}::{}", escaped(&plain_lines(message), false));
     }
     if MOST_ANNOTATIONS < told.len() {
         let more = told.len() - MOST_ANNOTATIONS;

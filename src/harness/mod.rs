@@ -27,7 +27,7 @@ use crate::plan::{Case, Plan, Server};
 use crate::progress::{Progress, ProgressStyleKind};
 use crate::render::reasons::reasons;
 use crate::render::table;
-use crate::render::text::plain;
+use crate::render::text::{plain, plain_lines};
 use crate::report::saved::Identity;
 use crate::report::{Ending, Report};
 use crate::servers::Servers;
@@ -652,7 +652,8 @@ fn is_whole(report: &Report) -> bool {
 }
 
 fn failed(case: &Case, message: &str) -> Failed {
-    Failed::from(format!("{}: {message}", case.name))
+    // libtest prints it as it is.
+    Failed::from(plain_lines(&format!("{}: {message}", case.name)))
 }
 
 /// What was missed, a line each.

@@ -51,6 +51,27 @@ fn a_server_that_dies_before_it_is_ready_is_an_error_with_its_last_words() {
 }
 
 #[test]
+fn the_last_words_of_a_server_mean_nothing_to_a_terminal_or_to_ci() {
+    let port = free_port();
+    let words = r"\033[31mred\n::error::one\n x ##[add-mask]two ##vso[task.complete]three\n";
+    let script = format!("printf '{words}'; exit 1");
+    let backends = format!(
+        "[[backend]]\nname = \"b\"\nkind = \"vllm\"\nbase_url = \"http://127.0.0.1:{port}\"\n\
+         models = [\"m\"]\nlaunch = {{ command = [\"sh\", \"-c\", {script:?}] }}\n"
+    );
+    let project = Project::new("", &backends, "[[bench]]\nloads = [\"2conc\"]");
+    let mut command = project.command(&["--bench"]);
+    command.env("GITHUB_ACTIONS", "true");
+    let run = finish(command);
+    run.expect(2).says("three");
+    for text in [&run.stdout, &run.stderr] {
+        assert!(!text.contains(['\u{1b}', '\r']), "{text:?}");
+        assert!(!text.contains("##[") && !text.contains("##vso["), "{text}");
+        assert!(!text.lines().any(|line| line.trim_start().starts_with("::error::one")), "{text}");
+    }
+}
+
+#[test]
 fn a_server_that_is_never_ready_is_given_up_and_stopped() {
     let port = free_port();
     let backends = format!(
