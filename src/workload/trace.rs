@@ -21,7 +21,7 @@ use crate::plain::quoted;
 /// How a trace is to be read, where its file does not say it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// Tokens that one of [`Row::blocks`] stands for; `None` for what is usual where it comes from.
+    /// Tokens that one of a row's `hash_ids` stands for; `None` for what is usual where it comes from.
     pub block_tokens: Option<NonZeroU32>,
     /// What its times count; `None` for what is usual.
     pub unit: Option<TimeUnit>,
