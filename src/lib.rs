@@ -155,6 +155,7 @@ pub mod scrape;
 
 pub mod telemetry;
 
+mod bunches;
 pub mod summary;
 
 pub mod charts;

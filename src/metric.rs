@@ -102,11 +102,15 @@ pub enum Scalar {
     GpuThrottledRatio,
     /// How often the server put a request back because its cache was full.
     Preemptions,
+    /// Share of the draft tokens of speculative decoding that were accepted.
+    SpecAcceptanceRatio,
+    /// Tokens that a step of speculative decoding generated, the target model's own among them.
+    SpecAcceptedLength,
 }
 
 impl Scalar {
     /// Every scalar, in the order of the report.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::RequestThroughput,
         Self::InputThroughput,
         Self::OutputThroughput,
@@ -121,6 +125,8 @@ impl Scalar {
         Self::OutputTokensPerJoule,
         Self::GpuThrottledRatio,
         Self::Preemptions,
+        Self::SpecAcceptanceRatio,
+        Self::SpecAcceptedLength,
     ];
 
     /// The name in configs, results and tables.
@@ -140,6 +146,8 @@ impl Scalar {
             Self::OutputTokensPerJoule => "output_tokens_per_joule",
             Self::GpuThrottledRatio => "gpu_throttled_ratio",
             Self::Preemptions => "preemptions",
+            Self::SpecAcceptanceRatio => "spec_acceptance_ratio",
+            Self::SpecAcceptedLength => "spec_accepted_length",
         }
     }
 
@@ -155,7 +163,9 @@ impl Scalar {
             | Self::ErrorRatio
             | Self::OutputReachedRatio
             | Self::GpuThrottledRatio
-            | Self::Preemptions => "",
+            | Self::Preemptions
+            | Self::SpecAcceptanceRatio
+            | Self::SpecAcceptedLength => "",
         }
     }
 
@@ -167,6 +177,7 @@ impl Scalar {
                 | Self::ErrorRatio
                 | Self::OutputReachedRatio
                 | Self::GpuThrottledRatio
+                | Self::SpecAcceptanceRatio
         )
     }
 
@@ -179,6 +190,8 @@ impl Scalar {
                 | Self::OutputTokensPerJoule
                 | Self::GpuThrottledRatio
                 | Self::Preemptions
+                | Self::SpecAcceptanceRatio
+                | Self::SpecAcceptedLength
         )
     }
 }

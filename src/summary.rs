@@ -1,9 +1,9 @@
 //! Records in, statistics out. Pure: judges nothing, prints nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Duration;
 
+use crate::bunches::Bunches;
 use crate::duration::as_ms;
 use crate::metric::{Gauge, Latency, Quantity, Scalar, Statistic};
 use crate::record::{Completed, Failure, FinishReason, Outcome, RequestRecord};
@@ -23,13 +23,9 @@ const MIN_REACHED: f64 = 0.99;
 const MIN_CACHED: f64 = 0.01;
 /// From this share of unclear answers on, there is no TPOT.
 const MAX_UNCLEAR: f64 = 0.01;
-/// A gap shorter than the mean one divided by this is none.
-const PART_OF_MEAN: u32 = 20;
-/// From this share of such gaps on, events come in bunches. Tokens that are held back until a character or a word is
-/// whole make fewer.
-const MAX_AT_ONCE: f64 = 0.25;
-/// Streams with a shorter mean gap are too fast to be told from bunches.
-const SLOW_GAP: Duration = Duration::from_millis(1);
+/// Why the TPOT of an answer is not known.
+const HIDDEN: &str = "the server counts far more tokens in some answers than were streamed, and does not say how many were \
+                      hidden (`reasoning_tokens`), so nobody knows whether they meet the limit on `tpot`";
 /// From this gap on, two counts of the same tokens disagree.
 const MAX_COUNT_GAP: f64 = 0.01;
 
@@ -105,12 +101,33 @@ impl Summary {
             .collect();
         let tokens = Tokens::of(&completed);
         let span = span(requests);
-        let good = goodput.map(|goodput| {
+        let bunches = Bunches::of(completed.iter().map(|(view, _)| view.record()));
+        let latencies = latencies(requests, &completed, tokens, bunches);
+        // A limit on what nobody knows is not met.
+        let unclear = goodput.and_then(|goodput| {
+            let limited =
+                [(Latency::Ttft, goodput.ttft.is_some()), (Latency::Tpot, goodput.tpot.is_some())];
+            limited.into_iter().filter(|(_, limited)| *limited).find_map(|(latency, _)| {
+                let is_unknown = match latency {
+                    Latency::Tpot => completed.iter().any(|(_, tokens)| is_unclear(*tokens)),
+                    _ => false,
+                } || is_blocked(&completed)
+                    || latency == Latency::Tpot && most_choices(&completed).is_some();
+                is_unknown.then(|| latencies[&latency].as_ref().err().cloned())
+            })
+        });
+        let good = goodput.filter(|_| unclear.is_none()).map(|goodput| {
             completed
                 .iter()
                 .filter(|(completed, tokens)| is_good(*completed, *tokens, goodput))
                 .count()
         });
+        let mut unread = BTreeMap::new();
+        if let Some(reason) = unclear {
+            let reason = reason.unwrap_or_else(|| HIDDEN.to_owned());
+            unread.insert(Scalar::Goodput, reason.clone());
+            unread.insert(Scalar::GoodputRatio, reason);
+        }
         let mut warnings = Vec::new();
         warnings.extend(unknown_ends(&completed));
         warnings.extend(repeated_texts(&completed));
@@ -119,7 +136,7 @@ impl Summary {
         warnings.extend(refused_counts(&completed));
         warnings.extend(tokens.prompt_disagreement());
         warnings.extend(tokens.disagreement());
-        warnings.extend(bunched(&completed).map(|bunches| bunches.to_string()));
+        warnings.extend(bunches.map(|bunches| bunches.to_string()));
         warnings.extend(tokens.cache_hits());
         let resent = requests.iter().filter(|(record, _)| record.resent).count() as u64;
         warnings.extend(sent_again(resent));
@@ -129,10 +146,10 @@ impl Summary {
             resent,
             span,
             tokens,
-            latencies: latencies(requests, &completed, tokens),
+            latencies,
             scalars: scalars(requests.len(), completed.len(), tokens, good, span),
             gauges: BTreeMap::new(),
-            unread: BTreeMap::new(),
+            unread,
             warnings,
         }
     }
@@ -147,6 +164,11 @@ impl Summary {
             }
         }
         self.gauges = Gauge::ALL.map(|gauge| (gauge, telemetry.gauge(gauge))).into();
+        // Where no answer tells, the server's own counts may.
+        if self.tokens.cached.is_none() {
+            let share = telemetry.prefix_hit_ratio();
+            self.warnings.extend(share.filter(|share| MIN_CACHED <= *share).map(cache_warning));
+        }
         self
     }
 
@@ -192,8 +214,9 @@ impl Summary {
                 Some(Err(reason)) => reason.clone(),
                 _ => "no request has it".to_owned(),
             },
-            Quantity::Scalar(Scalar::Goodput | Scalar::GoodputRatio) => {
-                "the plan sets no goodput objectives".to_owned()
+            Quantity::Scalar(scalar @ (Scalar::Goodput | Scalar::GoodputRatio)) => {
+                let unknown = self.unread.get(&scalar).cloned();
+                unknown.unwrap_or_else(|| "the plan sets no goodput objectives".to_owned())
             }
             Quantity::Scalar(Scalar::MaxGoodput) => {
                 "only the loads max-goodput and sweep look for it".to_owned()
@@ -321,15 +344,9 @@ impl Tokens {
 
     /// What to say where the server did not work on every prompt token.
     fn cache_hits(&self) -> Option<String> {
-        let (cached, input) = (self.cached? as f64, self.input? as f64);
-        let share = cached / input.max(1.0);
-        (MIN_CACHED <= share).then(|| {
-            format!(
-                "the server answered {:.1} % of the prompt tokens from a prefix cache: TTFT and \
-                 throughput are those of prompts that repeat each other",
-                share * 100.0
-            )
-        })
+        let (hits, input) = (self.cached? as f64, self.input? as f64);
+        let share = hits / input.max(1.0);
+        (MIN_CACHED <= share).then(|| cache_warning(share))
     }
 
     /// How far apart the counts of the prompts are, where both are known.
@@ -364,6 +381,14 @@ impl Tokens {
             gap * 100.0
         ))
     }
+}
+
+fn cache_warning(share: f64) -> String {
+    format!(
+        "the server answered {:.1} % of the prompt tokens from a prefix cache: TTFT and throughput are those of \
+         prompts that repeat each other",
+        share * 100.0
+    )
 }
 
 /// How far apart two counts are, as a share of the server's; `None` where they agree.
@@ -425,10 +450,11 @@ fn latencies(
     requests: &[Counted],
     completed: &[(Completed<'_>, RequestTokens)],
     tokens: Tokens,
+    bunches: Option<Bunches>,
 ) -> BTreeMap<Latency, Result<Samples, String>> {
     Latency::ALL
         .into_iter()
-        .map(|latency| (latency, latency_samples(latency, requests, completed, tokens)))
+        .map(|latency| (latency, latency_samples(latency, requests, completed, tokens, bunches)))
         .collect()
 }
 
@@ -437,6 +463,7 @@ fn latency_samples(
     requests: &[Counted],
     completed: &[(Completed<'_>, RequestTokens)],
     tokens: Tokens,
+    bunches: Option<Bunches>,
 ) -> Result<Samples, String> {
     let needs_stream = matches!(
         latency,
@@ -447,7 +474,7 @@ fn latency_samples(
             | Latency::Itl
             | Latency::ChunkGap
     );
-    if needs_stream && completed.iter().any(|(view, _)| view.record().stream.one_block) {
+    if needs_stream && is_blocked(completed) {
         return Err("the server answered in one block, not in a stream".to_owned());
     }
     let of_tokens = matches!(latency, Latency::Tpot | Latency::Itl | Latency::ChunkGap);
@@ -493,7 +520,7 @@ fn latency_samples(
         Latency::ChunkGap => pool(completed, |view, pool| {
             view.record().chunk_gaps().for_each(|gap| pool.record(gap, 1));
         }),
-        Latency::Itl => itl(completed, tokens),
+        Latency::Itl => itl(completed, tokens, bunches),
     }
 }
 
@@ -512,45 +539,6 @@ fn is_unclear(tokens: RequestTokens) -> bool {
     tokens.unstreamed == Unstreamed::Unknown
 }
 
-/// Events that come several at a time, after a pause.
-struct Bunches {
-    /// Events per bunch, on average.
-    size: f64,
-    /// Share of the gaps that are as good as none.
-    share: f64,
-}
-
-impl fmt::Display for Bunches {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "events come about {:.1} at a time ({:.0} % of them at once with the one before): something before the \
-             client holds them back, so the gaps between events (`chunk_gap`) are those of bunches and say nothing of \
-             single tokens",
-            self.size,
-            self.share * 100.0
-        )
-    }
-}
-
-/// Whether events come in bunches: many follow the one before them at once, though the stream as a whole is slow. An
-/// engine that is fast has short gaps, but then its mean gap is short too.
-fn bunched(completed: &[(Completed<'_>, RequestTokens)]) -> Option<Bunches> {
-    let gaps = || completed.iter().flat_map(|(view, _)| view.record().chunk_gaps());
-    let (count, sum) =
-        gaps().fold((0_u64, Duration::ZERO), |(count, sum), gap| (count + 1, sum + gap));
-    let mean = sum.checked_div(u32::try_from(count).ok()?)?;
-    if mean < SLOW_GAP {
-        return None;
-    }
-    let short = mean / PART_OF_MEAN;
-    let at_once = gaps().filter(|gap| *gap < short).count() as f64;
-    let share = at_once / count as f64;
-    // Each answer has an event, and a bunch, more than it has gaps.
-    let events = count as f64 + completed.len() as f64;
-    (MAX_AT_ONCE < share).then(|| Bunches { size: events / (events - at_once), share })
-}
-
 /// What to say where the server's counts cannot be true.
 fn refused_counts(completed: &[(Completed<'_>, RequestTokens)]) -> Option<String> {
     let count = completed.iter().filter(|(_, tokens)| tokens.refused_counts).count();
@@ -560,6 +548,11 @@ fn refused_counts(completed: &[(Completed<'_>, RequestTokens)]) -> Option<String
              beside text, over 100 times what was asked for, a part larger than its whole): they are left out"
         )
     })
+}
+
+/// Whether an answer came in one block.
+fn is_blocked(completed: &[(Completed<'_>, RequestTokens)]) -> bool {
+    completed.iter().any(|(view, _)| view.record().stream.one_block)
 }
 
 /// How many choices an answer has at most; `None` where each has one.
@@ -629,8 +622,12 @@ fn longer_than_asked(completed: &[(Completed<'_>, RequestTokens)]) -> Option<Str
 
 /// Gaps between tokens. Where the server counts the tokens of each chunk, a gap is shared by the tokens
 /// of the chunk that ended it.
-fn itl(completed: &[(Completed<'_>, RequestTokens)], tokens: Tokens) -> Result<Samples, String> {
-    if let Some(bunches) = bunched(completed) {
+fn itl(
+    completed: &[(Completed<'_>, RequestTokens)],
+    tokens: Tokens,
+    bunches: Option<Bunches>,
+) -> Result<Samples, String> {
+    if let Some(bunches) = bunches {
         return Err(bunches.to_string());
     }
     let chunks = || completed.iter().flat_map(|(view, _)| &view.record().stream.chunks);
@@ -843,22 +840,25 @@ pub(crate) mod tests {
 
     #[test]
     fn events_that_come_in_bunches_have_no_gaps_between_tokens() {
-        let itl = |chunks: &[u64]| {
-            let requests = [counted(completed(chunks), chunks.len() as u32)];
-            Summary::new(&requests, None).latencies[&Latency::Itl]
-                .clone()
-                .map(|samples| samples.count())
-        };
-        // Five at a time every 50 ms, and a steady stream with one hold-up and one double event.
         let bunches: Vec<u64> = (0..40).map(|event| 60 + event / 5 * 50).collect();
-        let steady: Vec<u64> = (0..40).map(|event| 60 + 10 * event).collect();
-        let uneven: Vec<u64> =
-            (0..40).map(|event| 60 + 10 * (event - u64::from(event == 20))).collect();
-        let fast: Vec<u64> = (0..40).map(|event| 60 + event / 8).collect();
-        assert!(itl(&bunches).unwrap_err().contains("about 5.0 at a time"), "{:?}", itl(&bunches));
-        for chunks in [steady, uneven, fast] {
-            assert_eq!(itl(&chunks), Ok(39), "{chunks:?}");
-        }
+        let summary = Summary::new(&[counted(completed(&bunches), 40)], None);
+        let reason = summary.latencies[&Latency::Itl].clone().unwrap_err();
+        assert!(reason.contains("about 5.0 at a time"), "{reason}");
+        assert!(summary.latencies[&Latency::ChunkGap].is_ok());
+        assert_eq!(summary.warnings, [reason]);
+    }
+
+    #[test]
+    fn a_goodput_that_needs_an_unknown_tpot_is_unknown() {
+        let (record, mut tokens) = counted(completed(&[60, 70]), 2);
+        tokens.unstreamed = Unstreamed::Unknown;
+        let goodput = |tpot| Goodput { ttft: Some(ms(50)), tpot, e2e: None };
+        let summary = Summary::new(&[(record.clone(), tokens)], Some(goodput(Some(ms(10)))));
+        assert_eq!(quantity(&summary, "goodput_ratio"), None);
+        let reason = summary.missing("goodput_ratio".parse().unwrap());
+        assert!(reason.contains("reasoning_tokens"), "{reason}");
+        let summary = Summary::new(&[(record, tokens)], Some(goodput(None)));
+        assert_eq!(quantity(&summary, "goodput_ratio"), Some(1.0));
     }
 
     #[test]

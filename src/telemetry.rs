@@ -11,6 +11,11 @@ use crate::samples::Samples;
 use crate::scrape::{Histogram, Timing};
 use crate::series::Series;
 
+/// Fewer readings while requests ran say too little of what was between them.
+const LEAST_READINGS: usize = 3;
+/// Why nothing is known of speculative decoding.
+const NO_DRAFTS: &str = "the server's metrics tell of no drafts of speculative decoding";
+
 /// Everything that was read.
 #[derive(Clone, Debug, Default)]
 pub struct Telemetry {
@@ -22,6 +27,8 @@ pub struct Telemetry {
     pub unread: BTreeMap<Scalar, String>,
     /// What the server's own histograms counted, the requests of the warm-up among it.
     pub server_latencies: BTreeMap<Timing, Histogram>,
+    /// How long a reading of the server's metrics took, mean and longest, s; `None` where none was read.
+    pub metrics_reading_s: Option<(f64, f64)>,
     /// The version of the GPUs' driver.
     pub gpu_driver: Option<String>,
     /// The newest version of CUDA that it speaks.
@@ -92,16 +99,41 @@ impl Telemetry {
         self.sources.iter().filter(move |source| source.watched == watched && source.counts)
     }
 
-    /// All readings of a gauge, those of several GPUs together; or why there are none.
+    /// All readings of a gauge, those of several GPUs together; of one that is of counts, the one value of the whole
+    /// time. Or why there are none.
     pub fn gauge(&self, gauge: Gauge) -> Result<Samples, String> {
         let (watched, column) = gauge.column();
+        if gauge == Gauge::PrefixCacheHitRatio
+            && let Some(ratio) = self.prefix_hit_ratio()
+        {
+            return Ok(Samples::exact(vec![ratio]));
+        }
         let values: Vec<f64> =
             self.of(watched).flat_map(|source| source.series.values(column)).collect();
-        if values.is_empty() {
-            Err(self.reason(watched, column))
-        } else {
-            Ok(Samples::exact(values))
+        match values.len() {
+            0 => Err(self.reason(watched, column)),
+            few if few < LEAST_READINGS => Err(format!(
+                "it was read {few} times while the requests that count ran, and less than {LEAST_READINGS} say too \
+                 little: let the case run longer, or read more often (`interval`)"
+            )),
+            _ => Ok(Samples::exact(values)),
         }
+    }
+
+    /// Share of the prompt tokens that the server's prefix cache had, by its own counts over the whole time.
+    pub fn prefix_hit_ratio(&self) -> Option<f64> {
+        self.counted_ratio("prefix_cache_hits", "prefix_cache_queries")
+    }
+
+    /// By how much one count of the server has grown for each that another has.
+    fn counted_ratio(&self, part: &str, whole: &str) -> Option<f64> {
+        let grown = |column: &str| {
+            let grown =
+                self.of(Watched::Server).filter_map(|source| increase(&source.series, column));
+            grown.reduce(|sum, grown| sum + grown)
+        };
+        let whole = grown(whole).filter(|whole| 0.0 < *whole)?;
+        Some(grown(part)? / whole)
     }
 
     fn reason(&self, watched: Watched, column: &str) -> String {
@@ -146,6 +178,16 @@ impl Telemetry {
                 let shares = read(Watched::Gpu, column, &|s| s.statistic(column, Statistic::Mean))?;
                 Ok(shares.into_iter().fold(0.0, f64::max))
             }
+            Scalar::SpecAcceptanceRatio => self
+                .counted_ratio("spec_accepted_tokens", "spec_draft_tokens")
+                .or_else(|| self.mean("spec_acceptance"))
+                .ok_or_else(|| NO_DRAFTS.to_owned()),
+            Scalar::SpecAcceptedLength => self
+                // The token after those that were accepted is the target model's own.
+                .counted_ratio("spec_accepted_tokens", "spec_drafts")
+                .map(|accepted| 1.0 + accepted)
+                .or_else(|| self.mean("spec_length").filter(|length| 0.0 < *length))
+                .ok_or_else(|| NO_DRAFTS.to_owned()),
             Scalar::Preemptions => {
                 let column = "preemptions";
                 let increases = read(Watched::Server, column, &|series| increase(series, column))?;
@@ -153,6 +195,11 @@ impl Telemetry {
             }
             _ => Err("it is not read".to_owned()),
         }
+    }
+
+    /// The mean of the readings of a column of the server.
+    fn mean(&self, column: &str) -> Option<f64> {
+        self.of(Watched::Server).find_map(|source| source.series.statistic(column, Statistic::Mean))
     }
 
     /// The same at other times.
@@ -187,6 +234,12 @@ impl Telemetry {
                 None => self.sources.push(source),
             }
         }
+        self.metrics_reading_s = match (self.metrics_reading_s, next.metrics_reading_s) {
+            (Some((mean, longest)), Some((later, longer))) => {
+                Some((f64::midpoint(mean, later), longest.max(longer)))
+            }
+            (known, later) => known.or(later),
+        };
         self.absent.extend(next.absent);
         self.unread.extend(next.unread);
         for (timing, histogram) in &next.server_latencies {
@@ -272,6 +325,51 @@ pub(crate) mod tests {
     fn a_counter_that_begins_anew_counts_on() {
         let server = source("server", Watched::Server, "preemptions", &[7.0, 9.0, 1.0, 2.0]);
         assert_eq!(of(vec![server]).scalar(Scalar::Preemptions, None), Ok(3.0));
+    }
+
+    #[test]
+    fn a_ratio_of_counts_is_that_of_the_whole_time_and_no_mean_of_ratios() {
+        // 10 of 100, then 890 of 900.
+        let mut server =
+            source("server", Watched::Server, "prefix_cache_queries", &[0.0, 100.0, 1000.0]);
+        let hits = source("server", Watched::Server, "prefix_cache_hits", &[0.0, 10.0, 900.0]);
+        server.series.columns.extend(hits.series.columns);
+        let ratios = source("server", Watched::Server, "prefix_cache_hit_ratio", &[0.1, 0.98]);
+        server.series.columns.insert(
+            "prefix_cache_hit_ratio".to_owned(),
+            [vec![None], ratios.series.columns["prefix_cache_hit_ratio"].clone()].concat(),
+        );
+        let samples = of(vec![server]).gauge(Gauge::PrefixCacheHitRatio).unwrap();
+        assert_eq!(samples.statistic(Statistic::Mean), Some(0.9));
+    }
+
+    #[test]
+    fn speculative_decoding_has_a_ratio_and_a_length_by_counts_or_by_what_the_server_says() {
+        let mut counts = source("server", Watched::Server, "spec_drafts", &[5.0, 15.0]);
+        for (column, values) in
+            [("spec_draft_tokens", [15.0, 45.0]), ("spec_accepted_tokens", [10.0, 25.0])]
+        {
+            counts
+                .series
+                .columns
+                .extend(source("server", Watched::Server, column, &values).series.columns);
+        }
+        let counts = of(vec![counts]);
+        assert_eq!(counts.scalar(Scalar::SpecAcceptanceRatio, None), Ok(0.5));
+        assert_eq!(counts.scalar(Scalar::SpecAcceptedLength, None), Ok(2.5));
+        let said = of(vec![source("server", Watched::Server, "spec_length", &[2.0, 3.0])]);
+        assert_eq!(said.scalar(Scalar::SpecAcceptedLength, None), Ok(2.5));
+        assert!(said.scalar(Scalar::SpecAcceptanceRatio, None).is_err());
+    }
+
+    #[test]
+    fn a_gauge_that_was_hardly_read_is_unknown() {
+        let few = of(vec![source("server", Watched::Server, "requests_waiting", &[0.0, 0.0])]);
+        let reason = few.gauge(Gauge::RequestsWaiting).unwrap_err();
+        assert!(reason.contains("read 2 times"), "{reason}");
+        let more =
+            of(vec![source("server", Watched::Server, "requests_waiting", &[0.0, 0.0, 1.0])]);
+        assert!(more.gauge(Gauge::RequestsWaiting).is_ok());
     }
 
     #[test]

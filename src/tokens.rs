@@ -153,9 +153,9 @@ fn believed(stream: &Stream, asked: u32, prompt: Option<u32>) -> (Usage, bool) {
     usage.completion_tokens = said.completion_tokens.filter(|count| {
         !(wrote && *count == 0) && count.saturating_sub(reasoning) <= most(asked.max(streamed))
     });
-    usage.prompt_tokens = said
-        .prompt_tokens
-        .filter(|count| 0 < *count && prompt.is_none_or(|prompt| *count <= most(prompt)));
+    usage.prompt_tokens = said.prompt_tokens.filter(|count| {
+        0 < *count && prompt.is_none_or(|prompt| *count <= most(prompt.max(TEMPLATE_TOKENS)))
+    });
     let within = |part: Option<u32>, whole: Option<u32>| match (part, whole) {
         (Some(part), Some(whole)) => part <= whole,
         _ => true,
@@ -235,7 +235,8 @@ mod tests {
                 Some(1005),
                 false,
             ),
-            (usage(1001, 5), Some(10), Some(5), true),
+            (usage(10_001, 5), Some(10), Some(5), true),
+            (usage(1600, 5), Some(1600), Some(5), false),
             (Usage { unusable: true, ..usage(10, 5) }, Some(10), Some(5), true),
             (Usage { cached_tokens: Some(11), ..usage(10, 5) }, Some(10), Some(5), true),
             (Usage { reasoning_tokens: Some(6), ..usage(10, 5) }, Some(10), Some(5), true),

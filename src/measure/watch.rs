@@ -234,6 +234,10 @@ impl Telemetry {
             return;
         }
         self.server_latencies = scraped.histograms;
+        let (refused, longest) = (scraped.refused, scraped.longest);
+        let read_s = (0 < scraped.scrapes)
+            .then(|| scraped.spent.as_secs_f64() / (scraped.scrapes + scraped.failures) as f64);
+        self.metrics_reading_s = read_s.map(|mean| (mean, longest.as_secs_f64()));
         let series = |name: &str, series, counts| Source {
             name: name.to_owned(),
             watched: Watched::Server,
@@ -243,7 +247,8 @@ impl Telemetry {
             missing: BTreeMap::new(),
             gpu: None,
         };
-        self.sources.push(series("server", scraped.server, true));
+        let server = series("server", scraped.server, true);
+        self.sources.push(Source { missing: refused, ..server });
         if !scraped.raw.is_empty() {
             self.sources.push(series("server-raw", scraped.raw, false));
         }

@@ -22,6 +22,12 @@ pub struct TelemetryReport {
     /// the warm-up are among them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub server_latencies: BTreeMap<String, HistogramFigures>,
+    /// How long a reading of the server's metrics took on average, s; `null` where none was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_reading_s_mean: Option<f64>,
+    /// The longest reading, s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_reading_s_max: Option<f64>,
     /// Why nothing was read of a `gpu`, the `server` or the `host`.
     pub absent: BTreeMap<String, String>,
 }
@@ -79,6 +85,8 @@ impl TelemetryReport {
                     Some((timing.name().to_owned(), counted.figures()?))
                 })
                 .collect(),
+            metrics_reading_s_mean: telemetry.metrics_reading_s.map(|(mean, _)| mean),
+            metrics_reading_s_max: telemetry.metrics_reading_s.map(|(_, longest)| longest),
             absent: telemetry
                 .absent
                 .iter()

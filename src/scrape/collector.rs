@@ -23,7 +23,13 @@ pub struct Collector {
     /// Why the first that failed did.
     reason: Option<String>,
     malformed: usize,
+    /// How long looks took, in all and at most.
+    spent: Duration,
+    longest: Duration,
 }
+
+/// A look that takes longer may hold up a server that makes the page between its other work.
+const LONG: Duration = Duration::from_millis(100);
 
 impl Collector {
     /// Nothing was read of the address yet. Rates are of no shorter time than `shortest`.
@@ -37,6 +43,8 @@ impl Collector {
             failures: 0,
             reason: None,
             malformed: 0,
+            spent: Duration::ZERO,
+            longest: Duration::ZERO,
         }
     }
 
@@ -60,6 +68,12 @@ impl Collector {
         }
     }
 
+    /// Notes how long a look took.
+    pub fn took(&mut self, time: Duration) {
+        self.spent += time;
+        self.longest = self.longest.max(time);
+    }
+
     fn read(&mut self, at: Duration, text: &str) {
         let page = Page::parse(text);
         self.malformed += page.malformed;
@@ -79,6 +93,9 @@ impl Collector {
             engine: self.server.engine,
             server: self.server.series,
             histograms: self.server.histograms,
+            refused: self.server.refused,
+            spent: self.spent,
+            longest: self.longest,
             gpus: self.gpus.into_all(),
             raw: self.raw.series,
             absent,
@@ -96,6 +113,13 @@ impl Collector {
             let failed = self.failures;
             warnings.push(format!(
                 "the metrics at {shown} were not read {failed} of {all} times: {reason}"
+            ));
+        }
+        if LONG < self.longest {
+            warnings.push(format!(
+                "a reading of the metrics at {shown} took up to {:.1} s, and a server that makes the page between \
+                 its requests is slower meanwhile: set a longer `metrics = {{ interval = … }}`, or `metrics = false`",
+                self.longest.as_secs_f64()
             ));
         }
         if 0 < self.malformed {

@@ -37,7 +37,10 @@ pub use names::Timing;
 /// How often a server is looked at, where nothing else is said.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the first look may hold up the case, and the last one its end.
+/// After a look nothing is read for so many times as long as it took: reading takes at most a 20th of the time.
+const BACK_OFF: u32 = 19;
+
+/// How long the last look may hold up the end of the case.
 const EDGE: Duration = Duration::from_secs(1);
 
 /// Where to look, and how.
@@ -96,10 +99,18 @@ pub struct Scraped {
     /// The engine whose names the page uses.
     pub engine: Option<&'static str>,
     /// The server's columns, as far as it has them: `requests_running`, `requests_waiting`,
-    /// `kv_cache_usage` (from 0 to 1), `preemptions` (since the first look), and of the time since the look
+    /// `kv_cache_usage` and `spec_acceptance` (from 0 to 1), `spec_length`; counts since the first look
+    /// (`preemptions`, `prompt_tokens`, `generation_tokens`, `prefix_cache_queries`, `prefix_cache_hits`,
+    /// `spec_drafts`, `spec_draft_tokens`, `spec_accepted_tokens`); and of the time since the look
     /// before `prefix_cache_hit_ratio` (of prompt tokens), `prompt_tokens_per_s`,
     /// `generation_tokens_per_s`. Those of several engines are added, of shares it is the mean.
     pub server: Series,
+    /// Why columns hold no value although the server tells one.
+    pub refused: BTreeMap<String, String>,
+    /// How long all looks took, and the longest.
+    pub spent: Duration,
+    /// See `spent`.
+    pub longest: Duration,
     /// What the server's own histograms counted between the first look and the last.
     pub histograms: BTreeMap<Timing, Histogram>,
     /// The GPUs that the page shows.
@@ -126,8 +137,10 @@ pub struct Scraper {
 }
 
 impl Scraper {
-    /// Starts it, and returns once it has had its first look, or after a second. Blocks the thread.
+    /// Starts it, and returns once it has had its first look, which is to be over before the requests begin. Blocks the
+    /// thread.
     pub fn start(options: Options, clock: Clock) -> Self {
+        let patience = options.timeout;
         let (stop, stopped) = oneshot::channel();
         let (looked, first_look) = std_mpsc::channel();
         let shown = options.shown();
@@ -136,7 +149,7 @@ impl Scraper {
             .spawn(move || run(&options, clock, looked, stopped))
             .map_err(|error| format!("the metrics at {shown} were not read: {error}"));
         // It may take longer, or have ended.
-        let _ = first_look.recv_timeout(EDGE);
+        let _ = first_look.recv_timeout(patience);
         Self { stop, thread }
     }
 
@@ -193,10 +206,13 @@ async fn look_on(
 ) {
     let mut due = clock.now();
     loop {
+        let begun = clock.now();
         let look = tokio::select! {
             _ = &mut stopped => break,
             look = fetcher.page(options.timeout) => look,
         };
+        let took = clock.now().saturating_sub(begun);
+        collector.took(took);
         let go_on = collector.add(look);
         // Nobody waits after the first.
         let _ = looked.send(());
@@ -205,7 +221,7 @@ async fn look_on(
             let _ = stopped.await;
             return;
         }
-        due = next(due, options.interval, clock.now());
+        due = next(due, options.interval, clock.now()).max(clock.now() + took * BACK_OFF);
         tokio::select! {
             _ = &mut stopped => break,
             () = clock.wait_until(due) => {}

@@ -32,6 +32,16 @@ pub enum Quantity {
     PromptTokens,
     /// Generated tokens, all so far.
     GenerationTokens,
+    /// Drafts of speculative decoding, all so far.
+    Drafts,
+    /// Tokens of those drafts.
+    DraftTokens,
+    /// Draft tokens that were accepted.
+    AcceptedTokens,
+    /// Share of the draft tokens that were accepted lately, where the server keeps no counts.
+    SpecAcceptance,
+    /// Tokens that a step generated lately with a draft, likewise.
+    SpecLength,
 }
 
 /// A latency that a server measures itself.
@@ -131,6 +141,9 @@ const VLLM: &[Known] = &[
     value("vllm:gpu_prefix_cache_hits_total", Quantity::PrefixHits),
     value("vllm:prompt_tokens_total", Quantity::PromptTokens),
     value("vllm:generation_tokens_total", Quantity::GenerationTokens),
+    value("vllm:spec_decode_num_drafts_total", Quantity::Drafts),
+    value("vllm:spec_decode_num_draft_tokens_total", Quantity::DraftTokens),
+    value("vllm:spec_decode_num_accepted_tokens_total", Quantity::AcceptedTokens),
     seconds("vllm:time_to_first_token_seconds", Timing::Ttft),
     seconds("vllm:request_time_per_output_token_seconds", Timing::Tpot),
     seconds("vllm:inter_token_latency_seconds", Timing::Itl),
@@ -150,6 +163,8 @@ const SGLANG: &[Known] = &[
     value("sglang:cached_tokens_total", Quantity::PrefixHits),
     value("sglang:prompt_tokens_total", Quantity::PromptTokens),
     value("sglang:generation_tokens_total", Quantity::GenerationTokens),
+    value("sglang:spec_accept_rate", Quantity::SpecAcceptance),
+    value("sglang:spec_accept_length", Quantity::SpecLength),
     seconds("sglang:time_to_first_token_seconds", Timing::Ttft),
     seconds("sglang:inter_token_latency_seconds", Timing::Itl),
     seconds("sglang:time_per_output_token_seconds", Timing::Itl),

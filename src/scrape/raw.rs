@@ -37,7 +37,9 @@ impl Raw {
         if self.is_idle() {
             return;
         }
-        let wanted = samples.iter().filter(|sample| self.wanted.is_match(sample.name.as_ref()));
+        // When a series was made says nothing of a run.
+        let counts = samples.iter().filter(|sample| !sample.name.ends_with("_created"));
+        let wanted = counts.filter(|sample| self.wanted.is_match(sample.name.as_ref()));
         let mut row: Vec<(String, Option<f64>)> = Vec::new();
         let mut taken = BTreeSet::new();
         let mut columns = self.series.columns.len();

@@ -77,10 +77,15 @@ impl Reading {
         self.values.get(&quantity).map(|ranked| ranked.what.sum)
     }
 
+    /// The mean of a quantity that is no count.
+    pub fn mean(&self, quantity: Quantity) -> Option<f64> {
+        self.values.get(&quantity).map(|ranked| ranked.what.sum / f64::from(ranked.what.series))
+    }
+
     /// Share of the KV cache in use, from 0 to 1.
     pub fn cache_share(&self) -> Option<f64> {
-        if let Some(Ranked { what: shares, .. }) = self.values.get(&Quantity::CacheShare) {
-            return Some(shares.sum / f64::from(shares.series));
+        if let Some(share) = self.mean(Quantity::CacheShare) {
+            return Some(share);
         }
         let size = self.sum(Quantity::CacheSize).filter(|size| 0.0 < *size)?;
         Some(self.sum(Quantity::CacheUsed)? / size)

@@ -1,6 +1,7 @@
 //! Looks at a server, one after the other, as columns over time. Pure.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::histogram::Histogram;
@@ -17,14 +18,31 @@ pub struct Seen {
     pub series: Series,
     /// What its own histograms have counted since the first look.
     pub histograms: BTreeMap<Timing, Histogram>,
+    /// Why columns hold no value although the server tells one.
+    pub refused: BTreeMap<String, String>,
     /// The last look.
     last: Option<Reading>,
-    preemptions: f64,
+    /// What was counted since the first look.
+    grown: BTreeMap<&'static str, f64>,
     /// From which the next rates are taken.
     base: Option<(Duration, Counts)>,
     /// Rates are of no shorter time than this.
     shortest: Duration,
 }
+
+/// What is counted on from look to look, and the columns of it since the first look.
+const COUNTED: [(&str, Count); 8] = [
+    ("preemptions", |reading| reading.sum(Quantity::Preemptions)),
+    ("prompt_tokens", |reading| reading.sum(Quantity::PromptTokens)),
+    ("generation_tokens", |reading| reading.sum(Quantity::GenerationTokens)),
+    ("prefix_cache_queries", Reading::prefix_queries),
+    ("prefix_cache_hits", |reading| reading.sum(Quantity::PrefixHits)),
+    ("spec_drafts", |reading| reading.sum(Quantity::Drafts)),
+    ("spec_draft_tokens", |reading| reading.sum(Quantity::DraftTokens)),
+    ("spec_accepted_tokens", |reading| reading.sum(Quantity::AcceptedTokens)),
+];
+
+type Count = fn(&Reading) -> Option<f64>;
 
 /// What only grows, but where the server begins anew.
 #[derive(Clone, Copy, Debug)]
@@ -69,12 +87,27 @@ impl Seen {
             return;
         }
         self.engine = reading.engine;
+        let many = 0.0..f64::INFINITY;
         let mut row = vec![
-            ("requests_running", reading.sum(Quantity::Running)),
-            ("requests_waiting", reading.sum(Quantity::Waiting)),
-            ("kv_cache_usage", reading.cache_share()),
-            ("preemptions", reading.sum(Quantity::Preemptions).map(|_| self.preemptions)),
+            (
+                "requests_running",
+                self.within("requests_running", reading.sum(Quantity::Running), &many),
+            ),
+            (
+                "requests_waiting",
+                self.within("requests_waiting", reading.sum(Quantity::Waiting), &many),
+            ),
+            ("kv_cache_usage", self.share("kv_cache_usage", reading.cache_share())),
+            (
+                "spec_acceptance",
+                self.share("spec_acceptance", reading.mean(Quantity::SpecAcceptance)),
+            ),
+            ("spec_length", self.within("spec_length", reading.mean(Quantity::SpecLength), &many)),
         ];
+        let grown = COUNTED.iter().map(|(name, count)| {
+            (*name, count(&reading).map(|_| self.grown.get(name).copied().unwrap_or(0.0)))
+        });
+        row.extend(grown);
         row.extend(rates);
         // A column that the server does not have is none.
         let known = |(name, value): &(&str, Option<f64>)| {
@@ -85,12 +118,32 @@ impl Seen {
         self.last = Some(reading);
     }
 
+    /// A share, refused where it is none.
+    fn share(&mut self, column: &str, value: Option<f64>) -> Option<f64> {
+        self.within(column, value, &(0.0..1.0 + 1e-6))
+    }
+
+    /// A value, refused where it cannot be one.
+    fn within(&mut self, column: &str, value: Option<f64>, range: &Range<f64>) -> Option<f64> {
+        let value = value?;
+        if range.contains(&value) {
+            return Some(value);
+        }
+        self.refused.entry(column.to_owned()).or_insert_with(|| {
+            format!("the server says that its {column} is {value}, which it cannot be")
+        });
+        None
+    }
+
     /// Adds what was counted since the last look.
     fn count_on(&mut self, reading: &Reading) {
         let Some(last) = &self.last else { return };
-        let before = last.sum(Quantity::Preemptions);
-        let now = reading.sum(Quantity::Preemptions);
-        self.preemptions += growth(before, now).or(now).unwrap_or(0.0);
+        for (name, count) in COUNTED {
+            let (before, now) = (count(last), count(reading));
+            // A count that has begun again has at least what it shows now.
+            let grown = growth(before, now).or(now).unwrap_or(0.0);
+            *self.grown.entry(name).or_default() += grown.max(0.0);
+        }
         for (timing, histogram) in reading.histograms() {
             let new = match last.histogram(timing) {
                 Some(before) => histogram.since(before),

@@ -403,10 +403,22 @@ fn a_slow_answer_is_a_gap() {
     });
     let (scraped, _) = watch(often(url), 800);
     assert_eq!(scraped.failures, 1);
-    assert!(2 < scraped.scrapes);
     let gap = scraped.server.at_s.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
     assert!(0.45 < gap, "{gap}");
-    assert!(only_warning(&scraped).contains("not read 1 of"), "{:?}", scraped.warnings);
+    assert!(scraped.warnings[0].contains("not read 1 of"), "{:?}", scraped.warnings);
+    assert!(scraped.warnings[1].contains("took up to 0.5 s"), "{:?}", scraped.warnings);
+}
+
+#[test]
+fn a_page_that_takes_long_is_read_for_a_twentieth_of_the_time() {
+    let url = serve(|_, stream| {
+        thread::sleep(Duration::from_millis(60));
+        send(stream, OK, b"vllm:num_requests_running 1\n");
+    });
+    let (scraped, _) = watch(often(url), 2000);
+    // At the beginning, after 1.2 s, and at the end.
+    assert!((2..=3).contains(&scraped.scrapes), "{}", scraped.scrapes);
+    assert!(Duration::from_millis(60) <= scraped.longest, "{:?}", scraped.longest);
 }
 
 #[test]
