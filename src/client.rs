@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::clock::{Clock, Moment};
 use crate::connection::{Connection, HttpVersion, Pool, Target};
 use crate::headers;
 use crate::http1::{self, HttpError, RequestHead, ResponseReader};
-use crate::http2::{self, Http2, Http2Request, Way};
+use crate::http2::{self, Http2, Http2Request, Unanswered, Way};
 use crate::nap;
 use crate::plan::{Address, Backend};
 use crate::reader::StreamReader;
@@ -36,6 +37,10 @@ const ERROR_MESSAGE_CHARS: usize = 300;
 /// An answer of more events than so many times the tokens that were asked for, and than so many, is cut.
 const TOO_LONG: usize = 16;
 const MANY_EVENTS: usize = 4_096;
+/// The most text of an event on average, bytes.
+const EVENT_BYTES: usize = 256;
+/// After so many bytes of one response others are let run.
+const YIELD_BYTES: usize = READ_BYTES;
 /// How often a request is sent that servers close connections under by HTTP/2, without having looked at it.
 const TRIES: u32 = 8;
 /// How long the rest of a response is waited for after its end mark, so that the connection can be
@@ -246,6 +251,7 @@ impl Client {
             last_byte: Stamp::new(begun),
             refusal: OnceLock::new(),
         };
+        let since_yield = AtomicUsize::new(0);
         let mut reader = StreamReader::new(self.protocol).of_choices(self.choices);
         let bounds = Bounds {
             clock,
@@ -253,6 +259,7 @@ impl Client {
             timeout: limits.timeout,
             most_events: request.most_events,
             stop,
+            since_yield: &since_yield,
         };
         let exchange = self.exchange(bounds, request, departure, &mut reader, &times);
         let interrupted = tokio::select! {
@@ -349,9 +356,15 @@ impl Client {
                 Err(error) => error,
             };
             tries += 1;
-            way.retire();
-            let untouched = http2::is_untouched(&error);
-            if TRIES <= tries || !(untouched || shared && tries == 1) {
+            if Unanswered::of(&error) != Unanswered::Reset {
+                way.retire();
+            }
+            let again = match Unanswered::of(&error) {
+                Unanswered::Untouched => tries < TRIES,
+                Unanswered::Broken => shared && tries == 1,
+                Unanswered::Reset => false,
+            };
+            if !again {
                 return broken(error);
             }
             sent_before = true;
@@ -563,11 +576,12 @@ struct Bounds<'a> {
     timeout: Duration,
     most_events: usize,
     stop: &'a Stop,
+    /// Bytes that were read since others were let run.
+    since_yield: &'a AtomicUsize,
 }
 
 impl Bounds<'_> {
-    /// Why no more is read after a read of so many bytes that arrived at `at`. Lets others run after a read that filled
-    /// its buffer.
+    /// Why no more is read after a read of so many bytes that arrived at `at`. Lets others run now and then.
     async fn exceeded(
         &self,
         at: Duration,
@@ -580,14 +594,18 @@ impl Bounds<'_> {
         if self.deadline <= at {
             return Some(watchdog::timed_out(self.timeout));
         }
-        if self.most_events < reader.events() {
+        let (events, bytes) = (reader.events(), reader.text_bytes());
+        let choices = reader.choices();
+        if choices * self.most_events < events || choices * self.most_events * EVENT_BYTES < bytes {
             let message = format!(
-                "the answer was cut after {} events with output, many times what was asked for",
-                reader.events()
+                "the answer was cut after {events} events with output and {bytes} bytes of text, many times what was \
+                 asked for"
             );
             return Some((Failure::TooLong, message));
         }
-        if READ_BYTES <= length {
+        let since_yield = self.since_yield.fetch_add(length, Ordering::Relaxed) + length;
+        if YIELD_BYTES <= since_yield {
+            self.since_yield.store(0, Ordering::Relaxed);
             tokio::task::yield_now().await;
             if self.deadline <= self.clock.now() {
                 return Some(watchdog::timed_out(self.timeout));

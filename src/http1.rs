@@ -290,14 +290,14 @@ fn framing(status: u16, fields: &[httparse::Header]) -> Result<State, HttpError>
     if matches!(status, 204 | 304) {
         return Ok(State::Done);
     }
-    if let Some(coding) = values(fields, "transfer-encoding").last() {
-        let chunked = coding.eq_ignore_ascii_case("chunked");
-        return Ok(if chunked { State::Chunked(Chunked::Size(None)) } else { State::UntilClose });
-    }
     let mut lengths = values(fields, "content-length");
     let first = lengths.next();
     if lengths.any(|length| Some(length) != first) {
         return Err(HttpError::Lengths);
+    }
+    if let Some(coding) = values(fields, "transfer-encoding").last() {
+        let chunked = coding.eq_ignore_ascii_case("chunked");
+        return Ok(if chunked { State::Chunked(Chunked::Size(None)) } else { State::UntilClose });
     }
     match first.map(str::parse) {
         None => Ok(State::UntilClose),
@@ -419,6 +419,12 @@ mod tests {
         for (response, expected) in [
             (response("content-length: 1\r\ncontent-length: 2\r\n"), Err(HttpError::Lengths)),
             (response("content-length: 1\r\ncontent-length: 1\r\n"), Ok(())),
+            (
+                response(
+                    "content-length: 1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n",
+                ),
+                Err(HttpError::Lengths),
+            ),
             (response("content-length: 1, 1\r\n"), Ok(())),
             (response(&"a: b\r\n".repeat(97)), Err(HttpError::Fields)),
             (response("content-encoding: br\r\n"), Err(HttpError::Encoded("br".to_owned()))),

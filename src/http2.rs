@@ -128,21 +128,38 @@ impl Http2 {
     }
 }
 
-/// Whether a request failed before the server looked at it: it refused the stream, is going away and named an earlier
-/// stream as its last (RFC 9113, 6.8 and 8.7), or the request has not left.
-pub fn is_untouched(error: &hyper::Error) -> bool {
-    if error.is_canceled() {
-        return true;
-    }
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return error.is_go_away() && error.is_remote()
-                || error.reason() == Some(h2::Reason::REFUSED_STREAM);
+/// What a request that failed before its response began tells of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It has not looked at the request: it refused the stream, is going away and named an earlier stream as its last (RFC
+    /// 9113, 6.8 and 8.7), or the request has not left.
+    Untouched,
+    /// The connection ended, and nobody knows.
+    Broken,
+    /// It ended the stream, which is its answer.
+    Reset,
+}
+
+impl Unanswered {
+    /// That of an error.
+    pub fn of(error: &hyper::Error) -> Self {
+        if error.is_canceled() {
+            return Self::Untouched;
         }
-        cause = error.source();
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<h2::Error>() {
+                let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+                return match error.is_remote() {
+                    true if error.is_go_away() || refused => Self::Untouched,
+                    true if error.is_reset() => Self::Reset,
+                    _ => Self::Broken,
+                };
+            }
+            cause = error.source();
+        }
+        Self::Broken
     }
-    false
 }
 
 impl Way {
@@ -202,5 +219,90 @@ impl AsyncWrite for Io {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         self.get_mut().0.writer().poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use h2::Reason;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Server {
+        Resets(Reason),
+        GoesAway,
+        Closes,
+    }
+
+    async fn serve(listener: TcpListener, server: Server) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        if let Server::GoesAway = server {
+            return go_away(&mut stream).await;
+        }
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        match server {
+            Server::Resets(reason) => {
+                let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+                respond.send_reset(reason);
+            }
+            Server::GoesAway => {}
+            Server::Closes => {
+                connection.accept().await.unwrap().unwrap();
+                return;
+            }
+        }
+        while connection.accept().await.is_some() {}
+    }
+
+    /// Names no stream as its last when the request has come, frame by frame (RFC 9113, 4.1 and 6.8).
+    async fn go_away(stream: &mut TcpStream) {
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        const HEADERS: u8 = 1;
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await.unwrap();
+        stream.write_all(&SETTINGS).await.unwrap();
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+            if head[3] == HEADERS {
+                break;
+            }
+        }
+        stream.write_all(&GOAWAY).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+
+    async fn unanswered(server: Server) -> Unanswered {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tokio::spawn(serve(listener, server));
+        let io = TokioIo::new(stream);
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
+        let (mut sender, driver) = handshake.unwrap();
+        tokio::spawn(driver);
+        let uri = "http://localhost/x".parse().unwrap();
+        let request = Http2Request::post(uri, Arc::new([]), Bytes::from_static(b"{}"));
+        let answer = sender.send_request(request.build()).await;
+        Unanswered::of(&answer.expect_err("no response"))
+    }
+
+    #[tokio::test]
+    async fn only_a_request_that_the_server_has_not_looked_at_is_untouched() {
+        for (server, expected) in [
+            (Server::Resets(Reason::REFUSED_STREAM), Unanswered::Untouched),
+            (Server::Resets(Reason::INTERNAL_ERROR), Unanswered::Reset),
+            (Server::Resets(Reason::CANCEL), Unanswered::Reset),
+            (Server::GoesAway, Unanswered::Untouched),
+            (Server::Closes, Unanswered::Broken),
+        ] {
+            assert_eq!(unanswered(server).await, expected, "{server:?}");
+        }
     }
 }

@@ -15,7 +15,7 @@ pub struct StreamReader {
 }
 
 /// The longest answer in one block, bytes.
-const LONGEST_BLOCK: usize = 64 * 1024 * 1024;
+const LONGEST_BLOCK: usize = 16 * 1024 * 1024;
 
 /// What a response is.
 #[derive(Debug)]
@@ -177,6 +177,16 @@ impl StreamReader {
     /// How many events with output came.
     pub fn events(&self) -> usize {
         self.state.stream.chunks.len()
+    }
+
+    /// How much text came.
+    pub fn text_bytes(&self) -> usize {
+        self.state.stream.text.len() + self.state.stream.reasoning.len()
+    }
+
+    /// How many choices were seen; at least one.
+    pub fn choices(&self) -> usize {
+        self.state.stream.choices.max(1) as usize
     }
 
     /// Gives the answer up.

@@ -103,11 +103,12 @@ fn limits_hold_however_fast_a_response_comes() {
     for (piece, reason) in [
         (": ping\n\n".to_owned(), "timeout"),
         (format!("data: {TOKEN}\n\n"), "too_long"),
+        (format!("data: {}\n\n", TOKEN.replace("word", &"w".repeat(100_000))), "too_long"),
         ("data: {\"choices\":[],\"usage\":{\"completion_tokens\":1}}\n\n".to_owned(), "timeout"),
     ] {
         let url = listen(move |mut stream| {
             read_request(&mut stream);
-            let block = piece.repeat(1 << 14);
+            let block = piece.repeat((1 << 18) / piece.len() + 1);
             let _ = stream.write_all(format!("{HEAD}\r\n").as_bytes());
             while stream.write_all(block.as_bytes()).is_ok() {}
         });
