@@ -5,7 +5,7 @@
 use sha2::{Digest as _, Sha256};
 
 /// The longest name without its ending, bytes; endings and numbers still fit into 200.
-const LONGEST: usize = 170;
+const LONGEST: usize = 150;
 /// Letters and digits of every script are safe, and these.
 const SAFE: &str = "-_.+@=,";
 /// What Windows takes for a device, whatever follows behind a point.

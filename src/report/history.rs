@@ -97,7 +97,8 @@ fn ends_a_line(file: &mut File) -> io::Result<bool> {
 }
 
 fn prune(path: &Path, keep: NonZeroUsize) -> anyhow::Result<()> {
-    let text = fs::read_to_string(path)?;
+    // A torn line need not be text, and is dropped like any other that is no result.
+    let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
     let kept = newest(&text, keep.get());
     if kept.len() < text.len() { write_whole(path, kept.as_bytes()) } else { Ok(()) }
 }

@@ -1,7 +1,7 @@
 //! The document in, a file out: whole or not at all.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -19,32 +19,50 @@ impl Report {
         name: Option<&Path>,
         now: &ZonedDateTime,
     ) -> anyhow::Result<PathBuf> {
-        let path = match name {
-            Some(name) => folder.join(name),
-            None => self.free_path(folder, now),
-        };
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');
-        write_whole(&path, &text)
-            .with_context(|| format!("save the result `{}`", path.display()))?;
-        Ok(path)
+        let saving = |path: &Path| format!("save the result `{}`", path.display());
+        if let Some(name) = name {
+            let path = folder.join(name);
+            write_whole(&path, &text).with_context(|| saving(&path))?;
+            return Ok(path);
+        }
+        for path in self.paths(folder, now) {
+            if write_new(&path, &text).with_context(|| saving(&path))? {
+                return Ok(path);
+            }
+        }
+        unreachable!("the suffixes have no end")
     }
 
-    /// A path that is not taken: two cases may end in the same second.
-    fn free_path(&self, folder: &Path, now: &ZonedDateTime) -> PathBuf {
+    /// The paths to try, since two cases may end in the same second, also of two runs.
+    fn paths(&self, folder: &Path, now: &ZonedDateTime) -> impl Iterator<Item = PathBuf> {
         let model = self.model_id.trim_end_matches('/').rsplit('/').next().unwrap_or("model");
         let name = file_name(&format!("{}-{:?}qps-{model}", self.backend, self.request_rate.0));
         let stem = format!("{name}-{}", now.strftime("%Y%m%d-%H%M%S"));
         let suffixes = std::iter::once(String::new()).chain((2..).map(|n| format!("-{n}")));
-        suffixes
-            .map(|suffix| folder.join(format!("{stem}{suffix}.json")))
-            .find(|path| !path.exists())
-            .expect("the suffixes have no end")
+        let folder = folder.to_owned();
+        suffixes.map(move |suffix| folder.join(format!("{stem}{suffix}.json")))
+    }
+}
+
+/// Writes a file that is not there yet, whole or not at all; whether it was not.
+fn write_new(path: &Path, text: &[u8]) -> anyhow::Result<bool> {
+    match temporary(path, text)?.persist_noclobber(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error.error.into()),
     }
 }
 
 /// Writes a file, whole or not at all; makes its folder.
 pub fn write_whole(path: &Path, text: &[u8]) -> anyhow::Result<()> {
+    temporary(path, text)?.persist(path)?;
+    Ok(())
+}
+
+/// What is to stand at `path`, beside it.
+fn temporary(path: &Path, text: &[u8]) -> anyhow::Result<tempfile::NamedTempFile> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     // In the same folder, since only there is a rename one step.
@@ -56,8 +74,7 @@ pub fn write_whole(path: &Path, text: &[u8]) -> anyhow::Result<()> {
     let mut file = builder.tempfile_in(folder)?;
     file.write_all(text)?;
     file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    Ok(file)
 }
 
 #[cfg(test)]
