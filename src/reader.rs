@@ -15,7 +15,7 @@ pub struct StreamReader {
 }
 
 /// The longest answer in one block, bytes.
-const LONGEST_BLOCK: usize = 16 * 1024 * 1024;
+const LONGEST_BLOCK: usize = 4 * 1024 * 1024;
 
 /// What a response is.
 #[derive(Debug)]

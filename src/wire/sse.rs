@@ -3,7 +3,7 @@
 
 /// The longest line and the longest event, bytes: no server's event comes near it, and what never ends must
 /// not fill the memory.
-const LONGEST: usize = 8 * 1024 * 1024;
+const LONGEST: usize = 5 * 1024 * 1024;
 
 /// What the `event` field of an event says, as far as it matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
