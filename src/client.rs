@@ -700,6 +700,7 @@ fn broken(error: &HttpError, reader: &mut StreamReader) -> (Failure, String) {
         | HttpError::Interim
         | HttpError::Lengths
         | HttpError::Fields
+        | HttpError::HeadBytes
         | HttpError::Encoded(_) => Failure::BadHttp,
     };
     if *error == HttpError::Extra {

@@ -93,6 +93,9 @@ pub enum HttpError {
     /// Its head cannot be read.
     #[error("the head of the response cannot be read: {0}")]
     Head(String),
+    /// Its head is longer than anyone's.
+    #[error("the head of the response is longer than {HEAD_BYTES} bytes")]
+    HeadBytes,
     /// Its body is not chunked as it says.
     #[error("the chunks of the response cannot be read")]
     Chunks,
@@ -221,14 +224,10 @@ impl ResponseReader {
         let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS];
         let mut response = httparse::Response::new(&mut fields);
         let length = match response.parse(&self.head) {
-            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Complete(length)) if length <= HEAD_BYTES => length,
             Ok(httparse::Status::Partial) if self.head.len() < HEAD_BYTES => return Ok(&[]),
-            Ok(httparse::Status::Partial) => {
-                return Err(HttpError::Head(format!("it is longer than {HEAD_BYTES} bytes")));
-            }
-            Err(httparse::Error::TooManyHeaders) => {
-                return Err(HttpError::Fields);
-            }
+            Ok(_) => return Err(HttpError::HeadBytes),
+            Err(httparse::Error::TooManyHeaders) => return Err(HttpError::Fields),
             Err(error) => return Err(HttpError::Head(error.to_string())),
         };
         let status = response.code.unwrap_or_default();
@@ -427,6 +426,7 @@ mod tests {
             ),
             (response("content-length: 1, 1\r\n"), Ok(())),
             (response(&"a: b\r\n".repeat(97)), Err(HttpError::Fields)),
+            (response(&format!("a: {}\r\n", "b".repeat(HEAD_BYTES))), Err(HttpError::HeadBytes)),
             (response("content-encoding: br\r\n"), Err(HttpError::Encoded("br".to_owned()))),
             (response("content-encoding: identity\r\n"), Ok(())),
             (response("content-length: 1\r\n") + "HTTP/1.1 200 OK\r\n", Err(HttpError::Extra)),
@@ -455,7 +455,7 @@ mod tests {
         let endless = vec![b'x'; 2 * HEAD_BYTES];
         let mut reader = ResponseReader::new();
         reader.feed(b"HTTP/1.1 200 OK\r\nx: ", |_, _| {}).unwrap();
-        assert!(matches!(reader.feed(&endless, |_, _| {}), Err(HttpError::Head(_))));
+        assert_eq!(reader.feed(&endless, |_, _| {}), Err(HttpError::HeadBytes));
     }
 
     proptest! {

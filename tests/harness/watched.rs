@@ -58,7 +58,9 @@ fn bench_with_system(project: &Project, folder: &Path, args: &[&str]) -> Command
 fn gpus_are_in_the_table_the_result_and_the_objectives() {
     let folder = tempfile::tempdir().unwrap();
     driver(&folder.path().join(DRIVER), TWO);
-    let project = Project::new("", BACKENDS, ONE_CASE);
+    let backend = BACKENDS.split("[[backend]]").nth(1).unwrap();
+    let backend = format!("[[backend]]{backend}metrics = {{ interval = \"20ms\" }}\n");
+    let project = Project::new("requests = 150", &backend, ONE_CASE);
     let slos = "gpu_utilization > 75; gpu_memory_peak_mib < 38000; kv_cache_usage.max < 0.95; \
                 energy_per_output_token < 0.5";
     let run =
