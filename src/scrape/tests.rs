@@ -228,8 +228,15 @@ fn often(url: Url) -> Options {
     Options::new(url).every(Duration::from_millis(20))
 }
 
-/// Looks for `ms` milliseconds. What came of it, and how long the end took.
+/// Looks for `ms` milliseconds. What came of it, and how long the end took. On a busy machine any reading may be
+/// slow, which is another warning than those looked for.
 fn watch(options: Options, ms: u64) -> (Scraped, Duration) {
+    let (mut scraped, took) = watch_how_long(options, ms);
+    scraped.warnings.retain(|warning| !warning.contains("took up to"));
+    (scraped, took)
+}
+
+fn watch_how_long(options: Options, ms: u64) -> (Scraped, Duration) {
     let clock = Clock::start();
     let scraper = Scraper::start(options, clock);
     thread::sleep(Duration::from_millis(ms));
@@ -401,7 +408,7 @@ fn a_slow_answer_is_a_gap() {
         }
         send(stream, OK, b"vllm:num_requests_running 1\n");
     });
-    let (scraped, _) = watch(often(url), 800);
+    let (scraped, _) = watch_how_long(often(url), 800);
     assert_eq!(scraped.failures, 1);
     let gap = scraped.server.at_s.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
     assert!(0.45 < gap, "{gap}");
