@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use crate::nearest::did_you_mean;
+
 /// A latency: one sample per request, or a pool of gaps over all requests. Inside in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -366,9 +368,14 @@ impl fmt::Display for Statistic {
 /// The text names no statistic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown statistic `{0}`: use mean, median, min, max, std_dev, or a percentile like p99 or p99.9"
+    "unknown statistic `{0}`: use mean, median, min, max, std_dev, or a percentile like p99 or p99.9{nearest}",
+    nearest = did_you_mean(.0, STATISTICS)
 )]
 pub struct StatisticError(String);
+
+/// Those that are asked for most.
+const STATISTICS: [&str; 10] =
+    ["mean", "median", "min", "max", "std_dev", "p99", "p95", "p90", "p50", "p99.9"];
 
 impl FromStr for Statistic {
     type Err = StatisticError;
@@ -448,10 +455,16 @@ impl fmt::Display for Quantity {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// No metric has this name.
-    #[error("unknown metric `{name}`: use {}", known_metrics())]
+    #[error(
+        "unknown metric `{name}`: use {known}{nearest}",
+        known = known_metrics(),
+        nearest = meant(.name, .statistic.as_deref())
+    )]
     Unknown {
-        /// What was written.
+        /// What was written before the dot.
         name: String,
+        /// What was written behind it.
+        statistic: Option<String>,
     },
     /// A latency without a statistic.
     #[error("`{name}` needs a statistic: write {name}.p99, {name}.median or {name}.mean")]
@@ -460,7 +473,7 @@ pub enum QuantityError {
         name: String,
     },
     /// A scalar with a statistic.
-    #[error("`{name}` is one number per case and takes no statistic")]
+    #[error("`{name}` is one number per case and takes no statistic: write {name}")]
     NoSamples {
         /// What was written.
         name: String,
@@ -468,6 +481,22 @@ pub enum QuantityError {
     /// The part after the dot.
     #[error(transparent)]
     Statistic(#[from] StatisticError),
+}
+
+/// The nearest metric to an unknown one, as it would be written with that statistic.
+fn meant(name: &str, statistic: Option<&str>) -> String {
+    let written = statistic.map(|statistic| format!("{name}.{statistic}"));
+    let with = |name: &str, usual: &[&str]| -> Vec<String> {
+        let known = statistic.filter(|statistic| statistic.parse::<Statistic>().is_ok());
+        let statistics = known.map_or(usual.to_vec(), |known| vec![known]);
+        statistics.iter().map(|statistic| format!("{name}.{statistic}")).collect()
+    };
+    let usual = ["p99", "p95", "p90", "p50", "mean", "median", "max"];
+    let latencies = Latency::ALL.iter().flat_map(|latency| with(latency.name(), &usual));
+    let scalars = Scalar::ALL.iter().map(|scalar| scalar.name().to_owned());
+    let gauges = Gauge::ALL.iter().flat_map(|gauge| with(gauge.name(), &["max", "mean"]));
+    let known: Vec<String> = latencies.chain(scalars).chain(gauges).collect();
+    did_you_mean(written.as_deref().unwrap_or(name), known.iter().map(String::as_str))
 }
 
 fn known_metrics() -> String {
@@ -498,7 +527,9 @@ impl FromStr for Quantity {
             (Some(_), _, None) => Err(QuantityError::NoStatistic { name }),
             (None, Some(scalar), None) => Ok(Self::Scalar(scalar)),
             (None, Some(_), Some(_)) => Err(QuantityError::NoSamples { name }),
-            (None, None, _) => Err(QuantityError::Unknown { name }),
+            (None, None, statistic) => {
+                Err(QuantityError::Unknown { name, statistic: statistic.map(str::to_owned) })
+            }
         }
     }
 }
@@ -536,6 +567,28 @@ mod tests {
         ] {
             let error = text.parse::<Quantity>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_quantity_names_the_nearest_one() {
+        for (text, meant) in [
+            ("tfft.p99", Some("ttft.p99")),
+            ("tptot.p75", Some("tpot.p75")),
+            ("ttft_p50", Some("ttft.p50")),
+            ("chunkgap.mean", Some("chunk_gap.mean")),
+            ("output_thruput", Some("output_throughput")),
+            ("eror_ratio", Some("error_ratio")),
+            ("kv_cache_use.max", Some("kv_cache_usage.max")),
+            ("ttft.men", Some("mean")),
+            ("ttft.99", Some("p99")),
+            ("tpot.P50", Some("p50")),
+            ("banana", None),
+            ("ttft.banana", None),
+        ] {
+            let error = text.parse::<Quantity>().unwrap_err().to_string();
+            let suggested = error.split_once("; did you mean `").map(|(_, end)| end);
+            assert_eq!(suggested.and_then(|end| end.strip_suffix("`?")), meant, "{text}: {error}");
         }
     }
 

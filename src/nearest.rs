@@ -5,7 +5,7 @@ const LONGEST: usize = 100;
 /// How alike two words are from where on one may stand for the other.
 const ALIKE: f64 = 0.6;
 
-/// The candidate that `word` most resembles; `None` where it resembles none.
+/// The candidate that `word` most resembles, the first of equals; `None` where it resembles none.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if LONGEST < word.len() {
         return None;
@@ -16,7 +16,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         strsim::normalized_damerau_levenshtein(&folded.0, &folded.1)
     };
     let alike = short.map(|candidate| (likeness(&candidate), candidate));
-    let best = alike.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    let best = alike.min_by(|one, other| other.0.total_cmp(&one.0))?;
     (ALIKE <= best.0).then_some(best.1)
 }
 
@@ -47,6 +47,7 @@ mod tests {
         }
         assert_eq!(did_you_mean("eror_ratio", known), "; did you mean `error_ratio`?");
         assert_eq!(did_you_mean("x", known), "");
+        assert_eq!(nearest("ttf", ["ttft", "ttfa"]), Some("ttft"), "the first of equals");
         assert_eq!(nearest(&"error_ratio".repeat(10_000), known), None, "and it takes no time");
     }
 }

@@ -4,14 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use crate::duration::parse_duration;
 use crate::metric::{Quantity, Scalar};
 
 /// A limit on one quantity of a case.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Slo {
     /// What is limited.
     pub quantity: Quantity,
@@ -163,11 +162,24 @@ impl FromStr for Slo {
     }
 }
 
-impl TryFrom<String> for Slo {
-    type Error = SloError;
+/// Written by hand because `serde(try_from)` would lose the place of an error in a list.
+impl<'de> Deserialize<'de> for Slo {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
+        impl Visitor<'_> for Written {
+            type Value = Slo;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an objective such as \"ttft.p99 < 500ms\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Slo, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Written)
     }
 }
 

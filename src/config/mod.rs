@@ -446,6 +446,18 @@ mod tests {
             ("[defaults]\nrequests = 1.5", &["plan.toml:2:12", "`1.5`", "number above 0"]),
             ("[defaults]\ntimeout = \"10\"", &["plan.toml:2", "`10` is no duration", "10m"]),
             ("[defaults]\nslo = [\"tfft.p99 < 1s\"]", &["plan.toml:2", "`tfft`", "ttft.p99"]),
+            (
+                "[defaults]\nslo = [\n  \"e2e.p99 < 1s\",\n  \"tfft.p50 < 1s\",\n]",
+                &["plan.toml:4:3", "`tfft`", "did you mean `ttft.p50`?"],
+            ),
+            (
+                "[defaults]\nslo = [\"ttft.men < 1s\"]",
+                &["plan.toml:2:8", "`men`", "did you mean `mean`?"],
+            ),
+            (
+                "[defaults]\ngoodput = { tfft = \"1s\" }",
+                &["plan.toml:2:13", "unknown field `tfft`", "did you mean `ttft`?"],
+            ),
             ("[[override]]\ncases = [\"a[\"]", &["plan.toml:2", "a["]),
             (
                 "[[backend]]\nname = \"a\"\nkind = \"vllm\"\nmodels = [{ name = \"x\" }]",

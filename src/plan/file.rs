@@ -21,6 +21,7 @@ use crate::duration::HumanDuration;
 use crate::flags::Flags;
 use crate::load::{Load, LoadError, Stage, Stages};
 use crate::metric::Quantity;
+use crate::nearest::did_you_mean;
 use crate::slo::Goodput;
 
 /// The cases of `file`, with `flags` in the place of its values.
@@ -154,12 +155,13 @@ impl Group<'_> {
             return Ok(Load::Staged(Arc::clone(stages)));
         }
         name.parse().map_err(|error: LoadError| {
-            let known: Vec<&str> = self.staged.iter().map(|stages| stages.name.as_str()).collect();
-            let known = match known.join(", ") {
+            let names: Vec<&str> = self.staged.iter().map(|stages| stages.name.as_str()).collect();
+            let known = match names.join(", ") {
                 known if known.is_empty() => "; the plan has no [[load]] of that name".to_owned(),
                 known => format!("; the [[load]] tables are {known}"),
             };
-            self.file.error(text.span(), format!("{error}{known}"))
+            let nearest = did_you_mean(name, names);
+            self.file.error(text.span(), format!("{error}{known}{nearest}"))
         })
     }
 
@@ -359,9 +361,10 @@ fn selection<'a>(
     for name in listed {
         if !known.contains(name.get_ref()) {
             let message = format!(
-                "unknown {what} `{}`: this file has {}",
+                "unknown {what} `{}`: this file has {}{}",
                 name.get_ref(),
-                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") },
+                did_you_mean(name.get_ref(), known.iter().map(String::as_str))
             );
             return Err(file.error(name.span(), message));
         }
@@ -576,6 +579,10 @@ requests = 2"#;
                 "models = [\"o\"]",
                 ["plan.toml:22:11", "unknown model `o`", "has m, org/m, n, org/l"],
             ),
+            (
+                "models = [\"org/long-nam\"]",
+                ["plan.toml:22:11", "unknown model `org/long-nam`", "did you mean `org/long-name`?"],
+            ),
         ] {
             assert_error(&with_axes(&format!("[[bench]]\n{axis}\nloads = [\"inf\"]")), "", &parts);
         }
@@ -742,6 +749,7 @@ stages = [{ rate = 2, for = "10s" }, { to = 20, for = "5s" }, { to = 0, for = "5
         for (text, parts) in [
             (with("[\"4rps\"]", ""), &["plan.toml:", "`4rps` is no load", "no [[load]]"][..]),
             (with("[\"4rps\"]", HILL), &["`4rps` is no load", "the [[load]] tables are hill"]),
+            (with("[\"hil\"]", HILL), &["`hil` is no load", "did you mean `hill`?"]),
             (with("[\"hill\"]", &HILL.replace("hill", "4qps")), &["`4qps` is a load by itself"]),
             (with("[\"hill\"]", &format!("{HILL}{HILL}")), &["two loads of the name `hill`"]),
             (

@@ -18,6 +18,7 @@ use super::{
 use crate::config;
 use crate::flags::Flags;
 use crate::load::Load;
+use crate::nearest::did_you_mean;
 use crate::sim::{Preset, SimConfig};
 use crate::tls::TlsOptions;
 use crate::wire::{BackendKind, ProtocolKind};
@@ -41,6 +42,17 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, PlanError> {
     }
     let outputs = Outputs::new(flags, &config::Report::default(), &results);
     Ok(Plan { cases, results, outputs, notes })
+}
+
+/// Why these flags make no sense, whatever the plan file holds.
+pub(super) fn check(flags: &Flags) -> Result<(), String> {
+    match &flags.model_alias {
+        Some(alias) if !flags.name_a_model() => Err(format!(
+            "--model-alias `{alias}` is a name for the model of --model or --served-model-name, and \
+             neither is given; in a plan file, write models = [{{ id = \"...\", alias = \"{alias}\" }}]"
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn case(flags: &Flags) -> Result<Case, String> {
@@ -103,9 +115,11 @@ pub(super) fn kind_of(flags: &Flags) -> Result<BackendKind, String> {
     let Some(text) = flags.backend.as_deref() else { return Ok(BackendKind::Modular) };
     BackendKind::from_str(text, false).map_err(|_| {
         let kinds = BackendKind::value_variants().iter().map(|kind| kind.name());
+        let kinds: Vec<&str> = kinds.collect();
         format!(
-            "--backend `{text}` is neither a backend of the plan file nor a kind: use {}",
-            kinds.collect::<Vec<_>>().join(", ")
+            "--backend `{text}` is neither a backend of the plan file nor a kind: use {}{}",
+            kinds.join(", "),
+            did_you_mean(text, kinds.iter().copied())
         )
     })
 }

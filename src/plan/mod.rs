@@ -479,6 +479,7 @@ impl Plan {
     ///
     /// `default_config` is read where no flag names a file.
     pub fn new(flags: &Flags, default_config: &Path) -> Result<Self, PlanError> {
+        flags::check(flags).map_err(PlanError::Flags)?;
         let path = flags.config.as_deref().unwrap_or(default_config);
         let named = flags.config.is_some();
         if !flags.name_a_target() {
@@ -758,7 +759,20 @@ loads = ["4qps"]
 
     #[test]
     fn a_backend_of_neither_the_file_nor_the_kinds_is_an_error() {
-        assert_error(FILE, "--backend vlm", &["--backend `vlm`", "modular", "llama-cpp-chat"]);
+        let parts = ["--backend `vlm`", "modular", "llama-cpp-chat", "did you mean `vllm`?"];
+        assert_error(FILE, "--backend vlm", &parts);
+    }
+
+    #[test]
+    fn a_name_for_a_model_that_no_flag_names_is_an_error() {
+        let parts = ["--model-alias `x`", "--model or --served-model-name", "alias = \"x\""];
+        for line in ["", "--backend mine", "--config PLAN", "--base-url http://h:1"] {
+            assert_error(FILE, &format!("{line} --model-alias x"), &parts);
+        }
+        for line in ["--model org/o", "--served-model-name o", "--backend mine --model org/o"] {
+            let plan = plan(FILE, &format!("{line} --model-alias x")).unwrap();
+            assert_eq!(only_case(&plan).model.alias, "x", "{line}");
+        }
     }
 
     #[test]

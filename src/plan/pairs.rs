@@ -9,6 +9,7 @@ use crate::config::ConfigFile;
 use crate::flags::Flags;
 use crate::load::Load;
 use crate::loopback::is_loopback;
+use crate::nearest::did_you_mean;
 
 /// Has each case measured in turn with itself.
 pub(super) fn with_itself(cases: &mut [Case], flags: &Flags) -> Result<(), String> {
@@ -42,7 +43,9 @@ pub(super) fn pair(
             for backend in [a, b] {
                 let name = backend.get_ref();
                 if !file.config.backend.iter().any(|known| known.name.get_ref() == name) {
-                    let message = format!("there is no backend `{name}` to compare");
+                    let known = file.config.backend.iter().map(|known| known.name.get_ref().as_str());
+                    let nearest = did_you_mean(name, known);
+                    let message = format!("there is no backend `{name}` to compare{nearest}");
                     return Err(file.error(backend.span(), message).into());
                 }
             }
@@ -61,8 +64,9 @@ pub(super) fn pair(
         cases.into_iter().partition(|case| case.backend.name == a);
     if others.is_empty() {
         return Err(error(format!(
-            "no case of the plan is of the backend `{a}` to compare with; it has {}",
-            backend_names(&file.config)
+            "no case of the plan is of the backend `{a}` to compare with; it has {}{}",
+            backend_names(&file.config),
+            did_you_mean(&a, file.config.backend.iter().map(|known| known.name.get_ref().as_str()))
         )));
     }
     for case in &mut cases {
@@ -170,8 +174,8 @@ loads = ["4qps"]
 
     #[test]
     fn a_mistake_is_said_where_it_was_made() {
-        assert_error(TWO, "--against odl", &["--against", "`odl`", "old, new"]);
+        assert_error(TWO, "--against odl", &["--against", "`odl`", "old, new; did you mean `old`?"]);
         let text = format!("ab = {{ a = \"odl\", b = \"new\" }}{TWO}");
-        assert_error(&text, "", &["plan.toml:1:12", "`odl`"]);
+        assert_error(&text, "", &["plan.toml:1:12", "`odl`", "did you mean `old`?"]);
     }
 }
