@@ -59,6 +59,15 @@ pub struct Config {
     pub r#override: Vec<Override>,
 }
 
+impl Config {
+    /// What every table of settings says: the defaults, the groups and the overrides.
+    pub fn settings(&self) -> impl Iterator<Item = Settings> {
+        let groups = self.bench.iter().map(Bench::settings);
+        let overrides = self.r#override.iter().map(Override::settings);
+        std::iter::once(self.defaults.clone()).chain(groups).chain(overrides)
+    }
+}
+
 /// Two backends that are measured in turn.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -235,7 +244,7 @@ macro_rules! with_settings {
             /// Whether an objective that is undecided is none that is met.
             pub strict: Option<bool>,
             /// The metrics that are compared with another server or a baseline.
-            pub compare: Option<Vec<Spanned<String>>>,
+            pub compare: Option<Spanned<Vec<Spanned<String>>>>,
             /// The smallest relative change that matters.
             pub min_effect: Option<Share>,
             /// Of single metrics, where it is another.
@@ -304,11 +313,11 @@ with_settings! {
     /// `[[bench]]`: a group of cases. Axes left out select everything.
     Bench {
         /// Names of backends.
-        backends: Option<Vec<Spanned<String>>>,
+        backends: Option<Spanned<Vec<Spanned<String>>>>,
         /// IDs or aliases of models.
-        models: Option<Vec<Spanned<String>>>,
+        models: Option<Spanned<Vec<Spanned<String>>>>,
         /// Names of workloads.
-        workloads: Option<Vec<Spanned<String>>>,
+        workloads: Option<Spanned<Vec<Spanned<String>>>>,
         /// Loads: `inf`, `4qps`, `4qps-32conc`, `32conc`, or names of `[[load]]` tables.
         loads: Spanned<Vec<Spanned<String>>>,
     }

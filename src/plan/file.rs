@@ -12,15 +12,14 @@ use toml::Spanned;
 use super::backend::{Resolved, backends};
 use super::telemetry;
 use super::{
-    Asked, Case, DEFAULT_TIMEOUT, Gate, Model, NO_WARM_UP, NamedDataset, Outputs, Plan, PlanError,
-    SearchOptions, TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, pairs,
+    Asked, Case, DEFAULT_TIMEOUT, Model, NO_WARM_UP, NamedDataset, Outputs, Plan, PlanError,
+    SearchOptions, TokenizerChoice, arrivals_of, course_of, gate, load_of, name, on_goodput, pairs,
     quick, selects, size, slo_fault, with_no_errors, workload,
 };
 use crate::config::{self, ConfigError, ConfigFile, Settings};
 use crate::duration::HumanDuration;
 use crate::flags::Flags;
 use crate::load::{Load, LoadError, Stage, Stages};
-use crate::metric::Quantity;
 use crate::nearest::did_you_mean;
 use crate::slo::Goodput;
 
@@ -30,6 +29,7 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
     let backends = backends(file, flags)?;
     let workloads = workloads(file, flags)?;
     let staged = staged(file)?;
+    gate::check(file)?;
     let mut cases = Vec::new();
     let mut notes = Vec::new();
     let mut without_warm_up = false;
@@ -86,6 +86,9 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
     Ok(Plan { cases, results, outputs, notes })
 }
 
+/// A backend, a model of it, and the tokenizer that the plan names for that model.
+type Target<'a> = (&'a Resolved, &'a Model, &'a Option<PathBuf>);
+
 /// One `[[bench]]` table and what it selects from.
 struct Group<'a> {
     file: &'a ConfigFile,
@@ -100,15 +103,15 @@ impl Group<'_> {
     fn cases(&self) -> Result<Vec<Case>, ConfigError> {
         let (file, bench) = (self.file, self.bench);
         let backend_names = self.backends.iter().map(|resolved| resolved.backend.name.as_str());
-        let backends = selection(file, "backend", bench.backends.as_deref(), backend_names)?;
+        let backends = selection(file, "backend", bench.backends.as_ref(), backend_names)?;
         let workload_names = self.workloads.iter().map(|workload| workload.name.as_str());
-        let workloads = selection(file, "workload", bench.workloads.as_deref(), workload_names)?;
+        let workloads = selection(file, "workload", bench.workloads.as_ref(), workload_names)?;
         // A model may be selected by either of its names; one that no backend has is a mistake.
         // `--model` takes the place of the list.
         let model_names = self.backends.iter().flat_map(|resolved| {
             resolved.models.iter().flat_map(|(model, _)| [model.alias.as_str(), model.id.as_str()])
         });
-        let listed_models = bench.models.as_deref().filter(|_| !self.flags.name_a_model());
+        let listed_models = bench.models.as_ref().filter(|_| !self.flags.name_a_model());
         let models = selection(file, "model", listed_models, model_names)?;
         let loads = match load_of(self.flags) {
             Some(load) => vec![load],
@@ -121,31 +124,56 @@ impl Group<'_> {
             let message = "`loads` must hold at least one load, for example \"4qps\"";
             return Err(file.error(bench.loads.span(), message));
         }
+        let targets = self.targets(&backends, &models);
+        if let Some(fault) = self.fault(&targets) {
+            let place = bench.models.as_ref().map_or(bench.loads.span(), Spanned::span);
+            return Err(file.error(place, format!("this group makes no case: {fault}")));
+        }
 
         let mut cases = Vec::new();
-        for resolved in self.backends {
+        for (resolved, model, tokenizer) in targets {
             // With `--backend NAME`, the other backends are not part of the plan.
-            let wanted =
-                self.flags.backend.as_ref().is_none_or(|name| *name == resolved.backend.name);
-            if !wanted || !backends.contains(&resolved.backend.name) {
+            if self.flags.backend.as_ref().is_some_and(|name| *name != resolved.backend.name) {
                 continue;
             }
-            for (model, tokenizer) in &resolved.models {
-                let by_flag = self.flags.name_a_model();
-                if !by_flag && !models.contains(&model.alias) && !models.contains(&model.id) {
+            for workload in self.workloads {
+                if !workloads.contains(&workload.name) {
                     continue;
                 }
-                for workload in self.workloads {
-                    if !workloads.contains(&workload.name) {
-                        continue;
-                    }
-                    for load in &loads {
-                        cases.push(self.case(resolved, model, tokenizer, workload, load)?);
-                    }
+                for load in &loads {
+                    cases.push(self.case(resolved, model, tokenizer, workload, load)?);
                 }
             }
         }
         Ok(cases)
+    }
+
+    /// The models of these names, each with a backend of these names and its tokenizer.
+    fn targets(&self, backends: &[String], models: &[String]) -> Vec<Target<'_>> {
+        let by_flag = self.flags.name_a_model();
+        let is_named = |model: &Model| models.contains(&model.alias) || models.contains(&model.id);
+        let resolved = self.backends.iter();
+        resolved
+            .filter(|resolved| backends.contains(&resolved.backend.name))
+            .flat_map(|resolved| {
+                let models = resolved.models.iter();
+                models.map(move |(model, tokenizer)| (resolved, model, tokenizer))
+            })
+            .filter(|(_, model, _)| by_flag || is_named(model))
+            .collect()
+    }
+
+    /// Why the group makes no case, whatever the flags leave of it; `None` where it makes one.
+    fn fault(&self, targets: &[Target<'_>]) -> Option<&'static str> {
+        if self.backends.is_empty() {
+            Some("the plan has no [[backend]]")
+        } else if self.workloads.is_empty() {
+            Some("the plan has no [[workload]]")
+        } else if targets.is_empty() {
+            Some("none of its backends has a model that it lists")
+        } else {
+            None
+        }
     }
 
     /// The load that a text of `loads` is.
@@ -176,7 +204,7 @@ impl Group<'_> {
         let (file, flags) = (self.file, self.flags);
         let name = format!("{}/{}/{}@{load}", resolved.backend.name, model.alias, workload.name);
         let settings = self.settings(&name);
-        let gate = gate_of(file, flags, &settings)?;
+        let gate = gate::gate(file, flags, &settings)?;
         let tokenizer = flags.tokenizer.clone().or_else(|| tokenizer.clone());
         let tokenizer = TokenizerChoice::of(tokenizer.or(settings.tokenizer));
         if let Some(fault) = workload.fault(resolved.backend.protocol, load) {
@@ -281,33 +309,6 @@ impl Group<'_> {
     }
 }
 
-/// What is compared, and what matters.
-fn gate_of(file: &ConfigFile, flags: &Flags, settings: &Settings) -> Result<Gate, ConfigError> {
-    let mut min_effects = Vec::new();
-    for (name, share) in settings.min_effects.iter().flatten() {
-        let quantity = name.get_ref().parse::<Quantity>();
-        let quantity = quantity.map_err(|error| file.error(name.span(), error.to_string()))?;
-        min_effects.push((quantity, share.ratio()));
-    }
-    let compare = settings.compare.as_ref().map(|names| {
-        let quantity = |name: &Spanned<String>| {
-            let quantity = name.get_ref().parse::<Quantity>();
-            let quantity = quantity.map_err(|error| file.error(name.span(), error.to_string()))?;
-            if !quantity.is_compared() {
-                let message = format!(
-                    "`{quantity}` is not kept of each trial and cannot be compared: of a latency \
-                     take mean, p50, p90, p95 or p99, else a number of the whole case such as \
-                     output_throughput"
-                );
-                return Err(file.error(name.span(), message));
-            }
-            Ok(quantity)
-        };
-        names.iter().map(quantity).collect::<Result<Vec<_>, _>>()
-    });
-    Ok(Gate::of(compare.transpose()?, flags.min_effect.or(settings.min_effect), min_effects))
-}
-
 /// The loads that change, whose names are no other load's.
 fn staged(file: &ConfigFile) -> Result<Vec<Arc<Stages>>, ConfigError> {
     let mut all: Vec<Arc<Stages>> = Vec::new();
@@ -349,16 +350,24 @@ fn staged(file: &ConfigFile) -> Result<Vec<Arc<Stages>>, ConfigError> {
     Ok(all)
 }
 
-/// The names that a group selects: those it lists, each of which must exist, or all of them.
+/// The names that a group selects: those it lists, each of which must exist, or all of them. A list that is
+/// empty selects nothing, and is a mistake.
 fn selection<'a>(
     file: &ConfigFile,
     what: &str,
-    listed: Option<&[Spanned<String>]>,
+    listed: Option<&Spanned<Vec<Spanned<String>>>>,
     known: impl Iterator<Item = &'a str>,
 ) -> Result<Vec<String>, ConfigError> {
     let known: Vec<String> = known.map(str::to_owned).collect();
     let Some(listed) = listed else { return Ok(known) };
-    for name in listed {
+    if listed.get_ref().is_empty() {
+        let message = format!(
+            "`{what}s` is empty, so that this group makes no case: name a {what}, or leave `{what}s` out to \
+             take all"
+        );
+        return Err(file.error(listed.span(), message));
+    }
+    for name in listed.get_ref() {
         if !known.contains(name.get_ref()) {
             let message = format!(
                 "unknown {what} `{}`: this file has {}{}",
@@ -369,7 +378,7 @@ fn selection<'a>(
             return Err(file.error(name.span(), message));
         }
     }
-    Ok(listed.iter().map(|name| name.get_ref().clone()).collect())
+    Ok(listed.get_ref().iter().map(|name| name.get_ref().clone()).collect())
 }
 
 fn goodput_of(
@@ -586,6 +595,32 @@ requests = 2"#;
         ] {
             assert_error(&with_axes(&format!("[[bench]]\n{axis}\nloads = [\"inf\"]")), "", &parts);
         }
+    }
+
+    #[test]
+    fn a_group_that_makes_no_case_is_an_error_at_its_line_where_others_make_some() {
+        let good = "[[bench]]\nbackends = [\"b\"]\nworkloads = [\"w\"]\nloads = [\"1qps\"]\n";
+        for (group, parts) in [
+            ("backends = []\nloads = [\"inf\"]", ["plan.toml:26:12", "`backends` is empty", "leave"]),
+            ("models = []\nloads = [\"inf\"]", ["plan.toml:26:10", "`models` is empty", "leave"]),
+            (
+                "workloads = []\nloads = [\"inf\"]",
+                ["plan.toml:26:13", "`workloads` is empty", "leave `workloads` out"],
+            ),
+            ("loads = []", ["plan.toml:26:9", "`loads`", "at least one load"]),
+            (
+                "backends = [\"b\"]\nmodels = [\"n\"]\nloads = [\"inf\"]",
+                ["plan.toml:27:10", "this group makes no case", "none of its backends has a model"],
+            ),
+        ] {
+            assert_error(&with_axes(&format!("{good}[[bench]]\n{group}")), "", &parts);
+        }
+        let text = AXES.split("[[workload]]").next().unwrap();
+        let parts = ["plan.toml:15:9", "this group makes no case", "no [[workload]]"];
+        assert_error(&format!("{text}[[bench]]\nloads = [\"inf\"]"), "", &parts);
+        let of_a = "[[bench]]\nbackends = [\"a\"]\nworkloads = [\"x\"]\nloads = [\"1qps\"]\n";
+        assert_eq!(names(&format!("{good}{of_a}"), "--backend b"), ["b/m/w@1qps"]);
+        assert_error(&with_axes(of_a), "--backend b", &["plan.toml:", "backend `b`", "--backend"]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod backend;
 mod environment;
 mod file;
 mod flags;
+mod gate;
 mod name;
 mod outputs;
 mod pairs;

@@ -13,9 +13,11 @@ use crate::nearest::did_you_mean;
 pub(super) fn check(file: &ConfigFile, flags: &Flags, cases: &[Case]) -> Result<(), ConfigError> {
     let config = &file.config;
     if cases.is_empty() {
-        let message = match config.bench.first() {
-            Some(bench) => return Err(file.error(bench.loads.span(), "the plan has no cases")),
-            None => "the plan has no cases: write a [[bench]] table with `loads`",
+        let message = match &flags.backend {
+            Some(name) if !config.bench.is_empty() => {
+                format!("no [[bench]] group has a case of the backend `{name}`, which --backend names")
+            }
+            _ => "the plan has no cases: write a [[bench]] table with `loads`".to_owned(),
         };
         return Err(ConfigError::whole(&file.path, message));
     }
@@ -33,10 +35,8 @@ pub(super) fn check(file: &ConfigFile, flags: &Flags, cases: &[Case]) -> Result<
             return Err(file.error(over.cases.span(), message));
         }
     }
-    let tables = [config.defaults.clone()].into_iter();
-    let tables = tables.chain(config.bench.iter().map(|bench| bench.settings()));
-    let tables = tables.chain(config.r#override.iter().map(|over| over.settings()));
-    let effects = tables.filter_map(|table| table.min_effects).flat_map(BTreeMap::into_keys);
+    let effects = config.settings().filter_map(|table| table.min_effects);
+    let effects = effects.flat_map(BTreeMap::into_keys);
     for name in effects {
         let Ok(quantity) = name.get_ref().parse::<Quantity>() else { continue };
         if !cases.iter().any(|case| case.gate.metrics.contains(&quantity)) {
@@ -69,7 +69,6 @@ dataset = "random"
         let bench = "[[bench]]\nloads = [\"4qps\"]\n";
         for (rest, parts) in [
             ("", &["plan.toml: the plan has no cases"][..]),
-            ("[[bench]]\nbackends = []\nloads = [\"4qps\"]\n", &["plan.toml:9", "no cases"]),
             (
                 &format!("{bench}[[override]]\ncases = [\"sim/sim/w@5qps\"]\n"),
                 &["plan.toml:10", "selects no case", "did you mean `sim/sim/w@4qps`"],
