@@ -14,6 +14,9 @@ pub enum DurationError {
     /// No run takes so long.
     #[error("`{0}` is longer than a year")]
     TooLong(String),
+    /// It is none at all.
+    #[error("`{0}` leaves no time at all: it must be above zero, or be left out for the default")]
+    Zero(String),
 }
 
 /// Longer times are mistakes, and sums of them would overflow.
@@ -26,6 +29,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         None => Err(DurationError::Unreadable(text.to_owned())),
         Some(long) if LONGEST < long => Err(DurationError::TooLong(text.to_owned())),
         Some(duration) => Ok(duration),
+    }
+}
+
+/// Reads a time that something may take, which is above zero.
+pub fn parse_limit(text: &str) -> Result<Duration, DurationError> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err(DurationError::Zero(text.to_owned())),
+        limit => Ok(limit),
     }
 }
 
@@ -45,9 +56,29 @@ impl<'de> Deserialize<'de> for HumanDuration {
     }
 }
 
+/// A duration in a configuration file that something may take, which is above zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(pub Duration);
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_limit(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_above_zero() {
+        assert_eq!(parse_limit("1ms"), Ok(Duration::from_millis(1)));
+        for text in ["0s", "0ms", "0h"] {
+            let error = parse_limit(text).unwrap_err().to_string();
+            assert!(error.contains("above zero") && error.contains(text), "{error}");
+        }
+    }
 
     #[test]
     fn a_number_with_a_unit_is_a_duration() {

@@ -9,13 +9,13 @@ use clap::{Args, ValueEnum};
 
 use crate::config::Alternate;
 use crate::course::{RampShape, WarmUp};
-use crate::duration::parse_duration;
+use crate::duration::{DurationError, parse_duration, parse_limit};
 use crate::load::{ArrivalProcess, Burstiness, Load, Rate, Search};
 use crate::metric::Quantity;
 use crate::output_format::OutputFormat;
 use crate::share::Share;
 use crate::slo::Slo;
-use crate::workload::{DatasetKind, Salt, TimeUnit};
+use crate::workload::{DatasetKind, Length, Replay, Salt, TimeUnit};
 
 /// Prefix of the environment twins: `--base-url` is `SERVEBENCH_BASE_URL`.
 pub const TWIN_PREFIX: &str = "SERVEBENCH_";
@@ -89,52 +89,52 @@ pub struct Flags {
     #[arg(long, value_name = "N", help_heading = "Workload")]
     pub num_prompts: Option<NonZeroUsize>,
     /// sharegpt: length of every answer, tokens [default: as in the dataset]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens, help_heading = "Workload")]
     pub sharegpt_output_len: Option<NonZeroU32>,
     /// sonnet: length of a prompt, tokens [default: 550]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens, help_heading = "Workload")]
     pub sonnet_input_len: Option<NonZeroU32>,
     /// sonnet: length of every answer, tokens [default: 150]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens, help_heading = "Workload")]
     pub sonnet_output_len: Option<NonZeroU32>,
     /// sonnet: how much all prompts have in common, tokens [default: 200]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens_or_none, help_heading = "Workload")]
     pub sonnet_prefix_len: Option<u32>,
     /// random: length of a prompt, tokens [default: 1024]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens, help_heading = "Workload")]
     pub random_input_len: Option<NonZeroU32>,
     /// random: length of every answer, tokens [default: 128]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens, help_heading = "Workload")]
     pub random_output_len: Option<NonZeroU32>,
     /// random: lengths are drawn from (1 - RATIO) to (1 + RATIO) of those [default: 0]
     #[arg(long, value_name = "RATIO", help_heading = "Workload")]
     pub random_range_ratio: Option<f64>,
     /// random: tokens before each prompt that all have in common [default: 0]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens_or_none, help_heading = "Workload")]
     pub random_prefix_len: Option<u32>,
     /// prefix_repetition: length of a common beginning, tokens [default: 256]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens_or_none, help_heading = "Workload")]
     pub prefix_repetition_prefix_len: Option<u32>,
     /// prefix_repetition: how much of a prompt is its own, tokens [default: 256]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens_or_none, help_heading = "Workload")]
     pub prefix_repetition_suffix_len: Option<u32>,
     /// prefix_repetition: how many beginnings there are [default: 10]
     #[arg(long, value_name = "N", help_heading = "Workload")]
     pub prefix_repetition_num_prefixes: Option<u32>,
     /// prefix_repetition: length of every answer, tokens [default: 128]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens, help_heading = "Workload")]
     pub prefix_repetition_output_len: Option<NonZeroU32>,
     /// custom: length of answers for which the file has none, tokens [default: 256]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens, help_heading = "Workload")]
     pub custom_output_len: Option<NonZeroU32>,
     /// trace: how many times faster than it was it is replayed [default: 1]
-    #[arg(long, value_name = "FACTOR", help_heading = "Workload")]
+    #[arg(long, value_name = "FACTOR", value_parser = parse_speed, help_heading = "Workload")]
     pub trace_speed: Option<f64>,
     /// trace: what its times count [default: what the file says, or seconds]
     #[arg(long, value_name = "UNIT", help_heading = "Workload")]
     pub trace_time_unit: Option<TimeUnit>,
     /// trace: tokens that a block (hash_ids) stands for [default: 512]
-    #[arg(long, value_name = "N", help_heading = "Workload")]
+    #[arg(long, value_name = "N", value_parser = parse_tokens, help_heading = "Workload")]
     pub trace_block_tokens: Option<NonZeroU32>,
     /// So many conversations of several turns instead of single requests: those of --dataset-path, or of
     /// random words
@@ -172,7 +172,7 @@ pub struct Flags {
     #[arg(long, value_name = "SHARE", help_heading = "Load")]
     pub search_precision: Option<Share>,
     /// How long requests are sent; with --num-prompts, whichever comes first
-    #[arg(long, value_name = "TIME", value_parser = parse_length, help_heading = "Load")]
+    #[arg(long, value_name = "TIME", value_parser = parse_limit, help_heading = "Load")]
     pub duration: Option<Duration>,
     /// How long the load takes to reach its height [default: 0s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
@@ -194,10 +194,10 @@ pub struct Flags {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
     pub drain: Option<Duration>,
     /// How long a request may take [default: 10m]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
+    #[arg(long, value_name = "TIME", value_parser = parse_limit, help_heading = "Load")]
     pub timeout: Option<Duration>,
     /// How long a request may go without a byte [default: no limit but --timeout]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
+    #[arg(long, value_name = "TIME", value_parser = parse_limit, help_heading = "Load")]
     pub stall_timeout: Option<Duration>,
     /// Whether a short run against the embedded engine says what this client adds to the latencies: auto
     /// makes it where it costs less than a 20th of the case [default: auto]
@@ -216,7 +216,7 @@ pub struct Flags {
     #[arg(long, value_name = "K", help_heading = "Verdict")]
     pub trials: Option<NonZeroUsize>,
     /// Add trials until every objective is decided, for at most so long
-    #[arg(long, value_name = "TIME", value_parser = parse_length, help_heading = "Verdict")]
+    #[arg(long, value_name = "TIME", value_parser = parse_limit, help_heading = "Verdict")]
     pub until_decided: Option<Duration>,
     /// A backend of the plan with which the others are measured in turn and compared: a case that is worse
     /// fails
@@ -367,19 +367,27 @@ fn parse_rate(text: &str) -> Result<RequestRate, String> {
     })
 }
 
-fn parse_length(text: &str) -> Result<Duration, String> {
-    match parse_duration(text) {
-        Ok(length) if length.is_zero() => Err("it must be above zero".to_owned()),
-        length => length.map_err(|error| error.to_string()),
+/// A bare number is in milliseconds, as MAX's script has it.
+fn parse_delay(text: &str) -> Result<Duration, DurationError> {
+    match text.parse::<u64>() {
+        Ok(ms) => parse_duration(&format!("{ms}ms")),
+        Err(_) => parse_duration(text),
     }
 }
 
-/// A bare number is in milliseconds, as MAX's script has it.
-fn parse_delay(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(ms) => Ok(Duration::from_millis(ms)),
-        Err(_) => parse_duration(text).map_err(|error| error.to_string()),
-    }
+/// A length that is a number of tokens, 0 for none.
+fn parse_tokens_or_none(text: &str) -> Result<u32, String> {
+    let tokens = text.parse().ok().filter(|tokens| *tokens <= Length::LONGEST);
+    tokens.ok_or_else(|| format!("write a number of tokens, at most {}", Length::LONGEST))
+}
+
+fn parse_tokens(text: &str) -> Result<NonZeroU32, String> {
+    let tokens = parse_tokens_or_none(text).ok().and_then(NonZeroU32::new);
+    tokens.ok_or_else(|| format!("write a number of tokens from 1 to {}", Length::LONGEST))
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    Replay::check_speed(text.parse().map_err(|_| format!("`{text}` is no number"))?)
 }
 
 fn parse_metadata(text: &str) -> Result<(String, String), String> {
@@ -429,5 +437,45 @@ impl Flags {
     /// Whether they name a model.
     pub fn name_a_model(&self) -> bool {
         self.model.is_some() || self.served_model_name.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    #[test]
+    fn a_value_out_of_its_range_is_refused_with_the_flag_and_the_range() {
+        for (flag, value, part) in [
+            ("--timeout", "0s", "above zero"),
+            ("--stall-timeout", "0ms", "above zero"),
+            ("--duration", "0s", "above zero"),
+            ("--until-decided", "0s", "above zero"),
+            ("--burstiness", "0", "from 0.001 to 1000000, not 0"),
+            ("--burstiness", "NaN", "not NaN"),
+            ("--trace-speed", "inf", "from 0.000001 to 1000000, not inf"),
+            ("--trace-speed", "fast", "`fast` is no number"),
+            ("--random-input-len", "0", "from 1 to 10000000"),
+            ("--random-output-len", "4294967295", "from 1 to 10000000"),
+            ("--trace-block-tokens", "10000001", "from 1 to 10000000"),
+            ("--random-prefix-len", "10000001", "at most 10000000"),
+            ("--delay-between-chat-turns", "100000000000000", "longer than a year"),
+            ("--slo", "tfft.p50 < 1s", "did you mean `ttft.p50`?"),
+        ] {
+            let error = Line::try_parse_from(["servebench", flag, value]).unwrap_err().to_string();
+            assert!(error.contains(flag) && error.contains(part), "{flag} {value}: {error}");
+        }
+        let line = ["servebench", "--random-prefix-len", "0", "--delay-between-chat-turns", "250"];
+        let Line { flags } = Line::try_parse_from(line).unwrap();
+        assert_eq!(flags.random_prefix_len, Some(0));
+        assert_eq!(flags.delay_between_chat_turns, Some(Duration::from_millis(250)));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,10 +197,13 @@ pub enum ArrivalProcess {
 }
 
 /// The shape of a gamma distribution of gaps: below 1 arrivals come in bursts, 1 is a Poisson process,
-/// above 1 they are more even. Finite and above zero, or it could not be built.
+/// above 1 they are more even. Within its bounds, or it could not be built.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "f64")]
 pub struct Burstiness(f64);
+
+/// Beyond them gaps are too short or too long for any clock.
+const BURSTINESS: RangeInclusive<f64> = 0.001..=1e6;
 
 impl Burstiness {
     /// The shape.
@@ -216,19 +220,20 @@ impl Default for Burstiness {
 }
 
 impl TryFrom<f64> for Burstiness {
-    type Error = &'static str;
+    type Error = String;
 
     fn try_from(shape: f64) -> Result<Self, Self::Error> {
-        let possible = 0.0 < shape && shape.is_finite();
-        possible.then_some(Self(shape)).ok_or("the burstiness must be a number above 0")
+        let (least, most) = (BURSTINESS.start(), BURSTINESS.end());
+        let fault = || format!("the burstiness must be from {least} to {most}, not {shape:?}");
+        BURSTINESS.contains(&shape).then_some(Self(shape)).ok_or_else(fault)
     }
 }
 
 impl FromStr for Burstiness {
-    type Err = &'static str;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::try_from(text.parse::<f64>().unwrap_or(f64::NAN))
+        Self::try_from(text.parse::<f64>().map_err(|_| format!("`{text}` is no number"))?)
     }
 }
 

@@ -6,9 +6,9 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Parser;
-use servebench::sim::{Dialect, Lexicon, Preset, SimConfig, SimServer};
+use servebench::sim::{Dialect, Figure, Lexicon, Preset, SimConfig, SimServer};
 use servebench::tokenizer::Tokenizer;
 
 /// A simulated LLM server: OpenAI's API and vLLM's metrics, without a model.
@@ -34,19 +34,19 @@ struct Cli {
     #[arg(long, value_name = "N")]
     max_batch: Option<NonZeroUsize>,
     /// Speed at which prompts are read [default: by preset]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = |text: &str| Figure::PrefillTokensPerS.parse(text))]
     prefill_tokens_per_s: Option<f64>,
     /// What a step costs [default: by preset]
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = |text: &str| Figure::DecodeBaseMs.parse(text))]
     decode_base_ms: Option<f64>,
     /// What a step costs more for each sequence [default: by preset]
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = |text: &str| Figure::DecodePerSequenceMs.parse(text))]
     decode_per_sequence_ms: Option<f64>,
     /// Room for prompts and answers [default: by preset]
     #[arg(long, value_name = "TOKENS")]
     kv_cache_tokens: Option<NonZeroU64>,
     /// A step takes up to this fraction more or less [default: by preset]
-    #[arg(long, value_name = "FRACTION")]
+    #[arg(long, value_name = "FRACTION", value_parser = |text: &str| Figure::Jitter.parse(text))]
     jitter: Option<f64>,
     /// A tokenizer.json or a model's folder [default: about four bytes a token]
     #[arg(long, value_name = "PATH")]
@@ -68,10 +68,10 @@ impl Cli {
             config.prefill_tokens_per_s = rate;
         }
         if let Some(ms) = self.decode_base_ms {
-            config.decode_base = milliseconds(ms, "--decode-base-ms")?;
+            config.decode_base = Duration::from_secs_f64(ms / 1e3);
         }
         if let Some(ms) = self.decode_per_sequence_ms {
-            config.decode_per_sequence = milliseconds(ms, "--decode-per-sequence-ms")?;
+            config.decode_per_sequence = Duration::from_secs_f64(ms / 1e3);
         }
         if let Some(tokens) = self.kv_cache_tokens {
             config.kv_cache_tokens = tokens.get();
@@ -83,13 +83,6 @@ impl Cli {
             config.lexicon = Lexicon::Tokenizer(Tokenizer::load(path)?.shared());
         }
         Ok(config)
-    }
-}
-
-fn milliseconds(ms: f64, flag: &str) -> anyhow::Result<Duration> {
-    match Duration::try_from_secs_f64(ms / 1e3) {
-        Ok(duration) => Ok(duration),
-        Err(_) => bail!("{flag} must be at least 0 and finite, not {ms}"),
     }
 }
 

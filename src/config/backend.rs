@@ -1,14 +1,14 @@
 //! The `[[backend]]` tables of a plan file as the user wrote them.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Metrics, Switched, count};
-use crate::duration::HumanDuration;
+use crate::duration::{HumanDuration, Limit};
 use crate::sim::{Dialect, Preset};
 use crate::tls::TlsOptions;
 use crate::wire::{BackendKind, LengthField, ProtocolKind};
@@ -53,7 +53,7 @@ pub struct Backend {
     /// How to start the server for its cases; without it, it is there already or not at all.
     pub launch: Option<Spanned<Launch>>,
     /// How long a connection may take to open.
-    pub connect_timeout: Option<HumanDuration>,
+    pub connect_timeout: Option<Limit>,
     /// How long a server that is there already, or will be, is waited for while it loads.
     pub ready_timeout: Option<HumanDuration>,
     /// A missing server fails its cases instead of having them ignored.
@@ -140,7 +140,8 @@ pub struct Engine {
     /// Part of a decode step for each running sequence, ms.
     pub decode_per_sequence_ms: Option<Spanned<f64>>,
     /// KV-cache, tokens.
-    pub kv_cache_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "count")]
+    pub kv_cache_tokens: Option<NonZeroU64>,
     /// Spread of the step times: 0.05 is ±5 %.
     pub jitter: Option<Spanned<f64>>,
 }

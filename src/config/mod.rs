@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::num::{NonZeroI64, NonZeroU32, NonZeroUsize};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::course::{RampShape, WarmUp};
-use crate::duration::HumanDuration;
+use crate::duration::{HumanDuration, Limit};
 use crate::load::{ArrivalProcess, Burstiness};
 use crate::share::Share;
 use crate::slo::Slo;
@@ -102,52 +103,84 @@ pub struct Workload {
     pub dataset: DatasetKind,
     /// The dataset's file, seen from the working folder of `cargo bench`: the package's root; or a file on
     /// the Hub, such as `hf://datasets/org/name/file.json`.
-    pub path: Option<PathBuf>,
+    pub path: Option<Spanned<PathBuf>>,
     /// Length of the answers, tokens; from the data unless set.
-    pub output_tokens: Option<Length>,
+    pub output_tokens: Option<Spanned<Length>>,
     /// Length of the prompts, tokens.
-    pub input_tokens: Option<Length>,
+    pub input_tokens: Option<Spanned<Length>>,
     /// Lengths are drawn from (1 − ratio) to (1 + ratio) of what is set.
-    pub range_ratio: Option<f64>,
+    pub range_ratio: Option<Spanned<f64>>,
     /// How much prompts have in common, tokens.
-    pub prefix_tokens: Option<u32>,
+    pub prefix_tokens: Option<Spanned<u32>>,
     /// How much of a prompt of `prefix_repetition` is its own, tokens.
-    pub suffix_tokens: Option<u32>,
+    pub suffix_tokens: Option<Spanned<u32>>,
     /// How many beginnings `prefix_repetition` has.
-    pub prefixes: Option<u32>,
+    pub prefixes: Option<Spanned<u32>>,
     /// Whether prompts that are made up are sent as `text` or `tokens`.
-    pub send: Option<PromptForm>,
+    pub send: Option<Spanned<PromptForm>>,
     /// Where in a file of one's own prompts and lengths are.
-    pub columns: Option<Columns>,
+    pub columns: Option<Spanned<Columns>>,
     /// How many times faster than it was a trace is replayed.
-    pub speed: Option<f64>,
+    pub speed: Option<Spanned<f64>>,
     /// Where in a trace to begin.
-    pub from: Option<HumanDuration>,
+    pub from: Option<Spanned<HumanDuration>>,
     /// Where in a trace to end.
-    pub to: Option<HumanDuration>,
+    pub to: Option<Spanned<HumanDuration>>,
     /// Longer prompts of a trace are cut to it.
-    pub max_input_tokens: Option<u32>,
+    pub max_input_tokens: Option<Spanned<u32>>,
     /// Longer answers of a trace are.
-    pub max_output_tokens: Option<u32>,
+    pub max_output_tokens: Option<Spanned<u32>>,
     /// What the times of a trace count.
-    pub time_unit: Option<TimeUnit>,
+    pub time_unit: Option<Spanned<TimeUnit>>,
     /// Tokens that a block of a trace (`hash_ids`) stands for.
     #[serde(default, deserialize_with = "count")]
     pub block_tokens: Option<NonZeroU32>,
     /// How many turns a conversation has.
-    pub turns: Option<Length>,
+    pub turns: Option<Spanned<Length>>,
     /// Turns of a conversation past it are left out.
     #[serde(default, deserialize_with = "count")]
     pub max_turns: Option<NonZeroU32>,
     /// Length of what a user says after the first turn, tokens.
-    pub follow_up_tokens: Option<Length>,
+    pub follow_up_tokens: Option<Spanned<Length>>,
     /// How long users think between an answer and what they say to it.
-    pub think_time: Option<ThinkTime>,
+    pub think_time: Option<Spanned<ThinkTime>>,
     /// What the system says before every prompt.
     pub system: Option<String>,
     /// Whether prompts begin with something that no other case and run has, so that no prefix cache
     /// carries over; a text is that very beginning.
     pub salt: Option<Salt>,
+}
+
+impl Workload {
+    /// Where the value of a key is; the name where the key is left out.
+    pub fn place_of(&self, key: &str) -> Range<usize> {
+        let places = [
+            ("path", span(&self.path)),
+            ("output_tokens", span(&self.output_tokens)),
+            ("input_tokens", span(&self.input_tokens)),
+            ("range_ratio", span(&self.range_ratio)),
+            ("prefix_tokens", span(&self.prefix_tokens)),
+            ("suffix_tokens", span(&self.suffix_tokens)),
+            ("prefixes", span(&self.prefixes)),
+            ("send", span(&self.send)),
+            ("columns", span(&self.columns)),
+            ("speed", span(&self.speed)),
+            ("from", span(&self.from)),
+            ("to", span(&self.to)),
+            ("max_input_tokens", span(&self.max_input_tokens)),
+            ("max_output_tokens", span(&self.max_output_tokens)),
+            ("time_unit", span(&self.time_unit)),
+            ("turns", span(&self.turns)),
+            ("follow_up_tokens", span(&self.follow_up_tokens)),
+            ("think_time", span(&self.think_time)),
+        ];
+        let place = places.into_iter().find(|(name, _)| *name == key).and_then(|(_, span)| span);
+        place.unwrap_or(self.name.span())
+    }
+}
+
+fn span<T>(written: &Option<Spanned<T>>) -> Option<Range<usize>> {
+    written.as_ref().map(Spanned::span)
 }
 
 /// A load that changes, by its stages.
@@ -240,7 +273,7 @@ macro_rules! with_settings {
             #[serde(default, deserialize_with = "count")]
             pub trials: Option<NonZeroUsize>,
             /// How long trials are added until every objective is decided.
-            pub until_decided: Option<HumanDuration>,
+            pub until_decided: Option<Limit>,
             /// Whether an objective that is undecided is none that is met.
             pub strict: Option<bool>,
             /// The metrics that are compared with another server or a baseline.
@@ -259,9 +292,9 @@ macro_rules! with_settings {
             /// Objectives of each request.
             pub goodput: Option<Spanned<Goodput>>,
             /// How long a request may take.
-            pub timeout: Option<HumanDuration>,
+            pub timeout: Option<Limit>,
             /// How long a request may go without a byte.
-            pub stall_timeout: Option<HumanDuration>,
+            pub stall_timeout: Option<Limit>,
             /// Tokenizer for models that name none.
             pub tokenizer: Option<PathBuf>,
             /// Whether the result holds an entry per request.
@@ -400,7 +433,7 @@ impl ConfigFile {
     }
 
     /// An error at a part of the file.
-    pub fn error(&self, span: std::ops::Range<usize>, message: impl Into<String>) -> ConfigError {
+    pub fn error(&self, span: Range<usize>, message: impl Into<String>) -> ConfigError {
         ConfigError::at(&self.path, &self.text, span, message)
     }
 }
@@ -466,6 +499,24 @@ mod tests {
             (
                 "[defaults]\ngoodput = { tfft = \"1s\" }",
                 &["plan.toml:2:13", "unknown field `tfft`", "did you mean `ttft`?"],
+            ),
+            ("[defaults]\ntimeout = \"0s\"", &["plan.toml:2:11", "timeout = ", "above zero"]),
+            ("[defaults]\nstall_timeout = \"0ms\"", &["plan.toml:2:17", "`0ms`", "be left out"]),
+            ("[defaults]\nuntil_decided = \"0s\"", &["plan.toml:2:17", "above zero"]),
+            (
+                "[[backend]]\nname = \"a\"\nkind = \"vllm\"\nconnect_timeout = \"0s\"",
+                &["plan.toml:4:19", "above zero"],
+            ),
+            ("[defaults]\nburstiness = -1", &["plan.toml:2:14", "from 0.001 to 1000000, not -1"]),
+            ("[defaults]\nburstiness = inf", &["plan.toml:2:14", "not inf"]),
+            ("[defaults]\nburstiness = 1e-310", &["plan.toml:2:14", "not 1e-310"]),
+            (
+                "[[workload]]\nname = \"w\"\noutput_tokens = 0",
+                &["plan.toml:3:17", "from 1 to 10000000 tokens, not 0"],
+            ),
+            (
+                "[[workload]]\nname = \"w\"\noutput_tokens = 5000000000",
+                &["plan.toml:3:17", "from 1 to 10000000 tokens, not 5000000000"],
             ),
             ("[[override]]\ncases = [\"a[\"]", &["plan.toml:2", "a["]),
             (

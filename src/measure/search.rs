@@ -108,7 +108,7 @@ impl Steps<'_> {
             // So long that the objectives can be judged.
             let most = slos.iter().max_by_key(|slo| samples_for(slo.quantity));
             let needed = most.map_or(0, |slo| samples_for(slo.quantity));
-            let takes = Duration::from_secs_f64(needed as f64 / per_s);
+            let takes = Duration::try_from_secs_f64(needed as f64 / per_s)?;
             if let (true, Some(slo)) = (duration < takes, most) {
                 course.duration = Some(takes);
                 longer = Some(format!(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use toml::Spanned;
 
@@ -16,7 +17,7 @@ use crate::config::{self, ConfigError, ConfigFile};
 use crate::flags::Flags;
 use crate::nearest::did_you_mean;
 use crate::secret::Secret;
-use crate::sim::{Preset, SimConfig};
+use crate::sim::{Figure, Preset, SimConfig};
 use crate::wire::{BackendKind, ProtocolKind};
 
 /// A backend with its models.
@@ -254,38 +255,31 @@ fn sim_config(file: &ConfigFile, written: &config::Backend) -> Result<SimConfig,
     sim.seed = file.config.seed.unwrap_or(0);
     sim.dialect = written.dialect.as_ref().map(|dialect| *dialect.get_ref()).unwrap_or_default();
     let Some(engine) = &written.engine else { return Ok(sim) };
-    let positive = |written: &Spanned<f64>, key: &str| {
-        let value = *written.get_ref();
-        if 0.0 < value && value.is_finite() {
-            return Ok(value);
-        }
-        Err(file.error(written.span(), format!("`{key}` must be above 0, not {value}")))
+    let checked = |figure: Figure, written: &Spanned<f64>| {
+        let value = figure.check(*written.get_ref());
+        value.map_err(|fault| file.error(written.span(), format!("`{}` {fault}", figure.key())))
+    };
+    let time = |figure: Figure, ms: &Spanned<f64>| {
+        checked(figure, ms).map(|ms| Duration::from_secs_f64(ms / 1e3))
     };
     let figures = engine.get_ref();
     if let Some(max_batch) = figures.max_batch {
         sim.max_batch = max_batch.get();
     }
     if let Some(rate) = &figures.prefill_tokens_per_s {
-        sim.prefill_tokens_per_s = positive(rate, "prefill_tokens_per_s")?;
+        sim.prefill_tokens_per_s = checked(Figure::PrefillTokensPerS, rate)?;
     }
     if let Some(ms) = &figures.decode_base_ms {
-        let s = positive(ms, "decode_base_ms")? / 1e3;
-        sim.decode_base = std::time::Duration::from_secs_f64(s);
+        sim.decode_base = time(Figure::DecodeBaseMs, ms)?;
     }
     if let Some(ms) = &figures.decode_per_sequence_ms {
-        let s = positive(ms, "decode_per_sequence_ms")? / 1e3;
-        sim.decode_per_sequence = std::time::Duration::from_secs_f64(s);
+        sim.decode_per_sequence = time(Figure::DecodePerSequenceMs, ms)?;
     }
     if let Some(tokens) = figures.kv_cache_tokens {
-        sim.kv_cache_tokens = tokens;
+        sim.kv_cache_tokens = tokens.get();
     }
-    if let Some(written) = &figures.jitter {
-        let jitter = *written.get_ref();
-        if !(0.0..1.0).contains(&jitter) {
-            let message = format!("`jitter` must be at least 0 and below 1, not {jitter}");
-            return Err(file.error(written.span(), message));
-        }
-        sim.jitter = jitter;
+    if let Some(jitter) = &figures.jitter {
+        sim.jitter = checked(Figure::Jitter, jitter)?;
     }
     Ok(sim)
 }

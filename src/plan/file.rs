@@ -256,7 +256,12 @@ impl Group<'_> {
             },
         );
         let trials = flags.trials.or(settings.trials).map_or(1, NonZeroUsize::get);
-        if let Some(fault) = size::fault(load, &course, trials) {
+        let search = SearchOptions::of(
+            load,
+            flags.search_steps.or(settings.search_steps),
+            flags.search_precision.or(settings.search_precision),
+        );
+        if let Some(fault) = size::fault(load, &course, trials, search.steps) {
             let message = format!("the case `{name}` is too large: {fault}");
             return Err(file.error(self.bench.loads.span(), message));
         }
@@ -279,11 +284,7 @@ impl Group<'_> {
             strict: flags.strict || settings.strict.unwrap_or(false),
             against: None,
             gate,
-            search: SearchOptions::of(
-                load,
-                flags.search_steps.or(settings.search_steps),
-                flags.search_precision.or(settings.search_precision),
-            ),
+            search,
             seed: flags.seed.or(file.config.seed).unwrap_or(0),
             slos: with_no_errors(slos),
             goodput: goodput.transpose()?,
@@ -408,7 +409,7 @@ fn workloads(file: &ConfigFile, flags: &Flags) -> Result<Vec<NamedDataset>, Conf
         let asked = asked(workload).or_flags(kind, flags);
         let dataset = asked.dataset(kind).map_err(|fault| {
             let message = format!("`{}` of the workload `{name}`: {}", fault.key, fault.message);
-            file.error(workload.name.span(), message)
+            file.error(workload.place_of(fault.key), message)
         })?;
         let salt = flags.salt.clone().or_else(|| workload.salt.clone()).unwrap_or_default();
         let system = workload.system.clone();
@@ -420,29 +421,33 @@ fn workloads(file: &ConfigFile, flags: &Flags) -> Result<Vec<NamedDataset>, Conf
 /// What a workload's table asks of its dataset.
 fn asked(workload: &config::Workload) -> workload::Asked {
     workload::Asked {
-        path: workload.path.clone(),
-        output: workload.output_tokens,
-        input: workload.input_tokens,
-        range_ratio: workload.range_ratio,
-        prefix_tokens: workload.prefix_tokens,
-        suffix_tokens: workload.suffix_tokens,
-        prefixes: workload.prefixes,
-        form: workload.send,
-        columns: workload.columns.clone(),
-        speed: workload.speed,
-        from: workload.from.map(|from| from.0),
-        to: workload.to.map(|to| to.0),
-        max_input_tokens: workload.max_input_tokens,
-        max_output_tokens: workload.max_output_tokens,
+        path: value(&workload.path),
+        output: value(&workload.output_tokens),
+        input: value(&workload.input_tokens),
+        range_ratio: value(&workload.range_ratio),
+        prefix_tokens: value(&workload.prefix_tokens),
+        suffix_tokens: value(&workload.suffix_tokens),
+        prefixes: value(&workload.prefixes),
+        form: value(&workload.send),
+        columns: value(&workload.columns),
+        speed: value(&workload.speed),
+        from: value(&workload.from).map(|from| from.0),
+        to: value(&workload.to).map(|to| to.0),
+        max_input_tokens: value(&workload.max_input_tokens),
+        max_output_tokens: value(&workload.max_output_tokens),
         reading: crate::workload::Reading {
-            unit: workload.time_unit,
+            unit: value(&workload.time_unit),
             block_tokens: workload.block_tokens,
         },
-        turns: workload.turns,
+        turns: value(&workload.turns),
         max_turns: workload.max_turns.map(NonZeroU32::get),
-        follow_up: workload.follow_up_tokens,
-        think: workload.think_time,
+        follow_up: value(&workload.follow_up_tokens),
+        think: value(&workload.think_time),
     }
+}
+
+fn value<T: Clone>(written: &Option<Spanned<T>>) -> Option<T> {
+    written.as_ref().map(|written| written.get_ref().clone())
 }
 
 #[cfg(test)]
@@ -590,7 +595,11 @@ requests = 2"#;
             ),
             (
                 "models = [\"org/long-nam\"]",
-                ["plan.toml:22:11", "unknown model `org/long-nam`", "did you mean `org/long-name`?"],
+                [
+                    "plan.toml:22:11",
+                    "unknown model `org/long-nam`",
+                    "did you mean `org/long-name`?",
+                ],
             ),
         ] {
             assert_error(&with_axes(&format!("[[bench]]\n{axis}\nloads = [\"inf\"]")), "", &parts);
@@ -601,7 +610,10 @@ requests = 2"#;
     fn a_group_that_makes_no_case_is_an_error_at_its_line_where_others_make_some() {
         let good = "[[bench]]\nbackends = [\"b\"]\nworkloads = [\"w\"]\nloads = [\"1qps\"]\n";
         for (group, parts) in [
-            ("backends = []\nloads = [\"inf\"]", ["plan.toml:26:12", "`backends` is empty", "leave"]),
+            (
+                "backends = []\nloads = [\"inf\"]",
+                ["plan.toml:26:12", "`backends` is empty", "leave"],
+            ),
             ("models = []\nloads = [\"inf\"]", ["plan.toml:26:10", "`models` is empty", "leave"]),
             (
                 "workloads = []\nloads = [\"inf\"]",
@@ -814,7 +826,7 @@ stages = [{ rate = 2, for = "10s" }, { to = 20, for = "5s" }, { to = 0, for = "5
         let error = arrivals("arrivals = \"constant\"\nburstiness = 2.0", "").unwrap_err();
         assert!(error.to_string().contains("constant arrivals have no burstiness"), "{error}");
         let error = arrivals("burstiness = 0.0", "").unwrap_err().to_string();
-        assert!(error.contains("must be a number above 0"), "{error}");
+        assert!(error.contains("must be from 0.001 to 1000000, not 0"), "{error}");
     }
 
     #[test]
@@ -908,7 +920,51 @@ requests = 30"#;
             ),
             (
                 "[[backend]]\nname = \"s\"\nkind = \"sim\"\nengine = { decode_base_ms = -1.0 }",
-                &["plan.toml:24:29", "`decode_base_ms` must be above 0, not -1"],
+                &["plan.toml:24:29", "`decode_base_ms` must be from 0 to 3600000, not -1"],
+            ),
+            (
+                "[[backend]]\nname = \"s\"\nkind = \"sim\"\nengine = { decode_base_ms = 1e300 }",
+                &["plan.toml:24:29", "from 0 to 3600000, not 1e300"],
+            ),
+            (
+                "[[backend]]\nname = \"s\"\nkind = \"sim\"\nengine = { decode_per_sequence_ms = nan }",
+                &["plan.toml:24:37", "`decode_per_sequence_ms`", "not NaN"],
+            ),
+            (
+                "[[backend]]\nname = \"s\"\nkind = \"sim\"\nengine = { prefill_tokens_per_s = inf }",
+                &["plan.toml:24:35", "`prefill_tokens_per_s` must be from 0.001 to 1000000000000"],
+            ),
+            (
+                "[[backend]]\nname = \"s\"\nkind = \"sim\"\nengine = { kv_cache_tokens = 0 }",
+                &["plan.toml:24:30", "a whole number above 0"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"trace\"\npath = \"p\"\nspeed = inf",
+                &[
+                    "plan.toml:25:9",
+                    "`speed` of the workload `y`",
+                    "from 0.000001 to 1000000, not inf",
+                ],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"trace\"\npath = \"p\"\nspeed = 0",
+                &["plan.toml:25:9", "`speed` of the workload `y`", "to 1000000, not 0"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"trace\"\npath = \"p\"\nmax_input_tokens = 0",
+                &["plan.toml:25:20", "`max_input_tokens`", "above 0 and at most 10000000"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"trace\"\npath = \"p\"\nblock_tokens = 10000001",
+                &["plan.toml:22:8", "`block_tokens`", "10000001 tokens are more"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"random\"\nprefix_tokens = 4000000000",
+                &["plan.toml:24:17", "`prefix_tokens`", "(10000000)"],
+            ),
+            (
+                "[[workload]]\nname = \"y\"\ndataset = \"prefix_repetition\"\nprefixes = 4000000000",
+                &["plan.toml:24:12", "`prefixes`", "from 1 to 100000"],
             ),
             (
                 "[[backend]]\nname = \"s\"\nkind = \"sim\"\nbase_url = \"http://h\"",
@@ -942,7 +998,7 @@ requests = 30"#;
             ),
             (
                 "[[workload]]\nname = \"y\"\ndataset = \"random\"\nspeed = 2.0",
-                &["plan.toml:22:8", "`speed`", "means nothing to the dataset random", "trace"],
+                &["plan.toml:24:9", "`speed`", "means nothing to the dataset random", "trace"],
             ),
             (
                 "[[workload]]\nname = \"y\"\ndataset = \"random\"\noutput_tokens = \"ten\"",
@@ -968,7 +1024,7 @@ requests = 30"#;
             (
                 "[[workload]]\nname = \"y\"\ndataset = \"multi_turn\"\n\
                  think_time = { distribution = \"exponential\", mean = \"0s\" }",
-                &["plan.toml:22:8", "`think_time` of the workload `y`", "above 0s"],
+                &["plan.toml:24:14", "`think_time` of the workload `y`", "above 0s"],
             ),
             (
                 "[[workload]]\nname = \"y\"\ndataset = \"multi_turn\"\nmax_turns = 0",
@@ -976,11 +1032,11 @@ requests = 30"#;
             ),
             (
                 "[[workload]]\nname = \"y\"\ndataset = \"multi_turn\"\npath = \"p\"\nturns = 3",
-                &["plan.toml:22:8", "`turns` of the workload `y`", "of a file (`path`)"],
+                &["plan.toml:25:9", "`turns` of the workload `y`", "of a file (`path`)"],
             ),
             (
                 "[[workload]]\nname = \"y\"\ndataset = \"random\"\nthink_time = \"2s\"",
-                &["plan.toml:22:8", "`think_time`", "nothing to the dataset random", "multi_turn"],
+                &["plan.toml:24:14", "`think_time`", "nothing to the dataset random", "multi_turn"],
             ),
             ("[[bench]]\nloads = [\"trace\"]", &["`a/m/w@trace`", "dataset trace"]),
             ("[[workload]]\nname = \"y z\"", &["plan.toml:22:8", "`y z` holds ' '", "letters"]),

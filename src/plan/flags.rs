@@ -81,7 +81,9 @@ fn case(flags: &Flags) -> Result<Case, String> {
         return Err(fault);
     }
     let course = course_of(&load, flags, Asked::default());
-    if let Some(fault) = size::fault(&load, &course, flags.trials.map_or(1, NonZeroUsize::get)) {
+    let trials = flags.trials.map_or(1, NonZeroUsize::get);
+    let search = SearchOptions::of(&load, flags.search_steps, flags.search_precision);
+    if let Some(fault) = size::fault(&load, &course, trials, search.steps) {
         return Err(format!("the flags ask for too much: {fault}"));
     }
     Ok(Case {
@@ -94,12 +96,12 @@ fn case(flags: &Flags) -> Result<Case, String> {
         load: load.clone(),
         arrivals: arrivals_of(flags.arrivals.unwrap_or_default(), flags.burstiness)
             .map_err(|error| format!("--burstiness: {error}"))?,
-        trials: flags.trials.map_or(1, NonZeroUsize::get),
+        trials,
         until_decided: flags.until_decided.filter(|_| !flags.quick),
         strict: flags.strict,
         against: None,
         gate: Gate::of(None, flags.min_effect, Vec::new()),
-        search: SearchOptions::of(&load, flags.search_steps, flags.search_precision),
+        search,
         seed: flags.seed.unwrap_or(0),
         slos: with_no_errors(flags.slo.clone()),
         goodput: None,
@@ -332,6 +334,7 @@ mod tests {
             ("--model m --dataset-name random --random-range-ratio 1", &["--random-range-ratio"]),
             ("--model a/@ --dataset-path d --tokenizer t", &["--model `a/@`", "--model-alias"]),
             ("--model m --model-alias m@1 --dataset-path d", &["--model-alias: `m@1`", "'@'"]),
+            ("--model m --request-rate 1e-300", &["ask for too much", "below 1e-6"]),
             ("--model m --dataset-path d --ca none.pem", &["--ca", "`none.pem`"]),
             ("--model m --dataset-path d --client-key k.pem", &["--client-cert", "go together"]),
             ("--model m --dataset-path d --tokenizer t --base-url h:1", &["--base-url", "http://"]),

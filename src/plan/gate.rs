@@ -49,16 +49,10 @@ fn compared(file: &ConfigFile, settings: &Settings) -> Result<Option<Vec<Quantit
 
 fn effects(file: &ConfigFile, settings: &Settings) -> Result<Vec<(Quantity, f64)>, ConfigError> {
     let effects = settings.min_effects.iter().flatten();
-    effects
-        .map(|(name, share)| Ok((quantity(file, "min_effects", name)?, share.ratio())))
-        .collect()
+    effects.map(|(name, share)| Ok((quantity(file, "min_effects", name)?, share.ratio()))).collect()
 }
 
-fn quantity(
-    file: &ConfigFile,
-    key: &str,
-    name: &Spanned<String>,
-) -> Result<Quantity, ConfigError> {
+fn quantity(file: &ConfigFile, key: &str, name: &Spanned<String>) -> Result<Quantity, ConfigError> {
     let quantity = name.get_ref().parse::<Quantity>();
     quantity.map_err(|error| file.error(name.span(), format!("`{key}`: {error}")))
 }
@@ -99,7 +93,8 @@ loads = ["4qps"]
 
     #[test]
     fn a_mistake_matters_also_where_another_table_wins_over_it() {
-        let text = format!("defaults = {{ compare = [\"tfft.p50\"] }}\n{PLAN}compare = [\"e2e.p50\"]\n");
+        let text =
+            format!("defaults = {{ compare = [\"tfft.p50\"] }}\n{PLAN}compare = [\"e2e.p50\"]\n");
         assert_error(&text, "", &["plan.toml:1:25", "did you mean `ttft.p50`?"]);
     }
 }

@@ -43,7 +43,8 @@ pub(super) fn pair(
             for backend in [a, b] {
                 let name = backend.get_ref();
                 if !file.config.backend.iter().any(|known| known.name.get_ref() == name) {
-                    let known = file.config.backend.iter().map(|known| known.name.get_ref().as_str());
+                    let known =
+                        file.config.backend.iter().map(|known| known.name.get_ref().as_str());
                     let nearest = did_you_mean(name, known);
                     let message = format!("there is no backend `{name}` to compare{nearest}");
                     return Err(file.error(backend.span(), message).into());
@@ -174,7 +175,11 @@ loads = ["4qps"]
 
     #[test]
     fn a_mistake_is_said_where_it_was_made() {
-        assert_error(TWO, "--against odl", &["--against", "`odl`", "old, new; did you mean `old`?"]);
+        assert_error(
+            TWO,
+            "--against odl",
+            &["--against", "`odl`", "old, new; did you mean `old`?"],
+        );
         let text = format!("ab = {{ a = \"odl\", b = \"new\" }}{TWO}");
         assert_error(&text, "", &["plan.toml:1:12", "`odl`", "did you mean `old`?"]);
     }

@@ -15,7 +15,9 @@ pub(super) fn check(file: &ConfigFile, flags: &Flags, cases: &[Case]) -> Result<
     if cases.is_empty() {
         let message = match &flags.backend {
             Some(name) if !config.bench.is_empty() => {
-                format!("no [[bench]] group has a case of the backend `{name}`, which --backend names")
+                format!(
+                    "no [[bench]] group has a case of the backend `{name}`, which --backend names"
+                )
             }
             _ => "the plan has no cases: write a [[bench]] table with `loads`".to_owned(),
         };
@@ -94,6 +96,15 @@ dataset = "random"
             ("loads = [\"1000000qps\"]\nduration = \"1000h\"", "requests"),
             ("loads = [\"1qps\"]\nwarm_up = \"8000h\"", "requests"),
             ("loads = [\"1qps\"]\ntrials = 1000000000", "trials"),
+            ("loads = [\"0.0000001qps\"]", "a rate of 1e-7 requests/s is below 1e-6"),
+            (
+                "loads = [\"0.00001qps\"]\nrequests = 1000",
+                "1000 requests at 1e-5 requests/s take 1157 days",
+            ),
+            (
+                "loads = [\"sweep\"]\nsearch_steps = 1000000000000",
+                "steps of a search are more than 1000",
+            ),
             ("loads = [\"1qps\"]\nramp_up = \"1000000000000000000s\"", "longer than a year"),
             (
                 "loads = [\"x\"]\n[[load]]\nname = \"x\"\nstages = [{ rate = 1e300, for = \"1h\" }]",

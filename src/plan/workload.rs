@@ -19,6 +19,9 @@ const SHAREGPT: &str = "hf://datasets/anon8231489123/ShareGPT_Vicuna_unfiltered/
 const RANDOM_INPUT_TOKENS: u32 = 1024;
 const RANDOM_OUTPUT_TOKENS: u32 = 128;
 
+/// The most beginnings of `prefix_repetition`: each is kept.
+const MOST_PREFIXES: u32 = 100_000;
+
 /// What may be asked of a dataset; `None` where nothing was said.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Asked {
@@ -128,21 +131,20 @@ impl Asked {
     /// The dataset of this kind.
     pub(super) fn dataset(self, kind: DatasetKind) -> Result<Dataset, Fault> {
         self.no_stranger(kind)?;
+        let fixed = |tokens: Option<u32>| tokens.map(Length::Fixed);
+        // Of these, no tokens at all are allowed.
+        let or_none = |tokens: Option<u32>| fixed(tokens.filter(|tokens| 0 < *tokens));
         for (key, length) in [
             ("output_tokens", self.output),
             ("input_tokens", self.input),
             ("follow_up_tokens", self.follow_up),
             ("turns", self.turns),
+            ("prefix_tokens", or_none(self.prefix_tokens)),
+            ("suffix_tokens", or_none(self.suffix_tokens)),
+            ("max_input_tokens", fixed(self.max_input_tokens)),
+            ("max_output_tokens", fixed(self.max_output_tokens)),
+            ("block_tokens", fixed(self.reading.block_tokens.map(NonZeroU32::get))),
         ] {
-            if let Some(message) = length.and_then(Length::fault) {
-                return Err(fault(key, message));
-            }
-        }
-        for (key, tokens) in
-            [("prefix_tokens", self.prefix_tokens), ("suffix_tokens", self.suffix_tokens)]
-        {
-            // No tokens at all are allowed.
-            let length = tokens.filter(|tokens| 0 < *tokens).map(Length::Fixed);
             if let Some(message) = length.and_then(Length::fault) {
                 return Err(fault(key, message));
             }
@@ -203,8 +205,8 @@ impl Asked {
             },
             DatasetKind::PrefixRepetition => {
                 let prefixes = self.prefixes.unwrap_or(10);
-                if prefixes == 0 {
-                    return Err(fault("prefixes", "must be above 0"));
+                if !(1..=MOST_PREFIXES).contains(&prefixes) {
+                    return Err(fault("prefixes", format!("must be from 1 to {MOST_PREFIXES}")));
                 }
                 let suffix_tokens = self.suffix_tokens.unwrap_or(256);
                 if suffix_tokens == 0 {
@@ -224,10 +226,8 @@ impl Asked {
                 output: self.output,
             },
             DatasetKind::Trace => {
-                let speed = self.speed.unwrap_or(1.0);
-                if !(0.0 < speed && speed.is_finite()) {
-                    return Err(fault("speed", "must be a number above 0"));
-                }
+                let speed = Replay::check_speed(self.speed.unwrap_or(1.0));
+                let speed = speed.map_err(|message| fault("speed", message))?;
                 let from = self.from.unwrap_or_default();
                 if self.to.is_some_and(|to| to <= from) {
                     return Err(fault("to", "must be after `from`"));

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::dialect::Dialect;
 use super::lexicon::Lexicon;
+use crate::duration::as_ms;
 
 /// A deployment to resemble.
 #[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
@@ -17,6 +18,53 @@ pub enum Preset {
     /// A large accelerator: 256 sequences at a time.
     Large,
 }
+
+/// A figure of a deployment that is written as a number with a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// Prompt tokens a second.
+    PrefillTokensPerS,
+    /// Fixed part of a step, ms.
+    DecodeBaseMs,
+    /// Part of a step for each sequence, ms.
+    DecodePerSequenceMs,
+    /// Spread of the step times.
+    Jitter,
+}
+
+impl Figure {
+    /// The name in configs.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::PrefillTokensPerS => "prefill_tokens_per_s",
+            Self::DecodeBaseMs => "decode_base_ms",
+            Self::DecodePerSequenceMs => "decode_per_sequence_ms",
+            Self::Jitter => "jitter",
+        }
+    }
+
+    /// The value, or what a deployment may have instead.
+    pub fn check(self, value: f64) -> Result<f64, String> {
+        let (possible, range) = match self {
+            Self::PrefillTokensPerS => {
+                ((0.001..=1e12).contains(&value), "from 0.001 to 1000000000000")
+            }
+            Self::DecodeBaseMs | Self::DecodePerSequenceMs => {
+                ((0.0..=LONGEST_MS).contains(&value), "from 0 to 3600000")
+            }
+            Self::Jitter => ((0.0..1.0).contains(&value), "at least 0 and below 1"),
+        };
+        possible.then_some(value).ok_or_else(|| format!("must be {range}, not {value:?}"))
+    }
+
+    /// The value that a text is.
+    pub fn parse(self, text: &str) -> Result<f64, String> {
+        self.check(text.parse().map_err(|_| format!("`{text}` is no number"))?)
+    }
+}
+
+/// An hour: no step takes longer.
+const LONGEST_MS: f64 = 3.6e6;
 
 /// The figures of a simulated deployment.
 #[derive(Clone, Debug)]
@@ -87,11 +135,15 @@ impl SimConfig {
         if self.max_batched_tokens == 0 {
             return refuse("max_batched_tokens must be above 0");
         }
-        if !(0.0 < self.prefill_tokens_per_s && self.prefill_tokens_per_s.is_finite()) {
-            return refuse("prefill_tokens_per_s must be above 0");
-        }
-        if !(0.0..1.0).contains(&self.jitter) {
-            return refuse("jitter must be at least 0 and below 1");
+        for (figure, value) in [
+            (Figure::PrefillTokensPerS, self.prefill_tokens_per_s),
+            (Figure::DecodeBaseMs, as_ms(self.decode_base)),
+            (Figure::DecodePerSequenceMs, as_ms(self.decode_per_sequence)),
+            (Figure::Jitter, self.jitter),
+        ] {
+            if let Err(fault) = figure.check(value) {
+                return refuse(&format!("{} {fault}", figure.key()));
+            }
         }
         Ok(())
     }
@@ -104,5 +156,31 @@ impl SimConfig {
     /// Whether a model of this name is served.
     pub(crate) fn serves(&self, model: &str) -> bool {
         self.models.is_empty() || self.models.iter().any(|served| served == model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_that_no_deployment_has_is_refused_with_what_is_allowed() {
+        for (figure, text, fault) in [
+            (Figure::DecodeBaseMs, "1e300", "must be from 0 to 3600000, not 1e300"),
+            (Figure::DecodeBaseMs, "-1", "must be from 0 to 3600000, not -1.0"),
+            (Figure::DecodePerSequenceMs, "NaN", "must be from 0 to 3600000, not NaN"),
+            (Figure::PrefillTokensPerS, "0", "must be from 0.001 to 1000000000000, not 0.0"),
+            (Figure::PrefillTokensPerS, "inf", "must be from 0.001 to 1000000000000, not inf"),
+            (Figure::Jitter, "1", "must be at least 0 and below 1, not 1.0"),
+            (Figure::Jitter, "much", "`much` is no number"),
+        ] {
+            assert_eq!(figure.parse(text), Err(fault.to_owned()), "{figure:?} {text}");
+        }
+        assert_eq!(Figure::DecodeBaseMs.parse("0.5"), Ok(0.5));
+        let base = Duration::from_secs(4000);
+        let slow = SimConfig { decode_base: base, ..SimConfig::preset(Preset::Small) };
+        let error = slow.check().unwrap_err().to_string();
+        assert_eq!(error, "decode_base_ms must be from 0 to 3600000, not 4000000.0");
+        assert!(SimConfig::preset(Preset::Large).check().is_ok());
     }
 }

@@ -16,7 +16,7 @@ mod routes;
 mod server;
 mod truth;
 
-pub use config::{Preset, SimConfig};
+pub use config::{Figure, Preset, SimConfig};
 pub use dialect::{Dialect, UsageStyle};
 pub use lexicon::Lexicon;
 pub use server::SimServer;

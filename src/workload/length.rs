@@ -59,9 +59,16 @@ impl<'de> Deserialize<'de> for Length {
                 )
             }
 
-            fn visit_i64<E: de::Error>(self, tokens: i64) -> Result<Length, E> {
-                let tokens = u32::try_from(tokens).ok().filter(|&tokens| 0 < tokens);
-                tokens.map(Length::Fixed).ok_or_else(|| E::custom("a length must be above 0"))
+            fn visit_i64<E: de::Error>(self, written: i64) -> Result<Length, E> {
+                let tokens = u32::try_from(written).ok().filter(|&tokens| 0 < tokens);
+                tokens.filter(|tokens| *tokens <= Length::LONGEST).map(Length::Fixed).ok_or_else(
+                    || {
+                        let most = Length::LONGEST;
+                        E::custom(format!(
+                            "a length must be from 1 to {most} tokens, not {written}"
+                        ))
+                    },
+                )
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Length, A::Error> {
@@ -85,7 +92,7 @@ enum Drawn {
 impl From<Drawn> for Length {
     fn from(drawn: Drawn) -> Self {
         let least = |min: Option<u32>| min.unwrap_or(1);
-        let most = |max: Option<u32>| max.unwrap_or(LONGEST);
+        let most = |max: Option<u32>| max.unwrap_or(Length::LONGEST);
         match drawn {
             Drawn::Uniform { min, max } => Self::Uniform { min, max },
             Drawn::Normal { mean, std_dev, min, max } => {
@@ -98,13 +105,13 @@ impl From<Drawn> for Length {
     }
 }
 
-/// The longest that is drawn where no `max` is set: no model takes more.
-pub(super) const LONGEST: u32 = 10_000_000;
-
 /// How often a length beyond its bounds is drawn again before the nearest bound is taken.
 const DRAWS: usize = 1000;
 
 impl Length {
+    /// The longest that is drawn where no `max` is set: no model takes more.
+    pub const LONGEST: u32 = 10_000_000;
+
     /// The lengths around `center` that vLLM's `range_ratio` means: from (1 − ratio) to (1 + ratio)
     /// of it.
     pub fn around(center: u32, range_ratio: f64) -> Self {
@@ -155,11 +162,14 @@ impl Length {
                 max
             }
         };
-        if LONGEST < most {
-            return Some(format!("{most} tokens are more than any model takes ({LONGEST})"));
+        if Self::LONGEST < most {
+            let longest = Self::LONGEST;
+            return Some(format!("{most} tokens are more than any model takes ({longest})"));
         }
         let (min, max) = match self {
-            Self::Fixed(0) => return Some("a length must be above 0".to_owned()),
+            Self::Fixed(0) => {
+                return Some(format!("a length must be above 0 and at most {}", Self::LONGEST));
+            }
             Self::Fixed(_) => return None,
             Self::Uniform { min, max }
             | Self::Normal { min, max, .. }

@@ -2,6 +2,7 @@
 //! they were, at their times.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,6 +27,18 @@ pub struct Replay {
     pub max_input_tokens: Option<u32>,
     /// Longer answers are.
     pub max_output_tokens: Option<u32>,
+}
+
+/// How many times faster or slower a trace may be replayed.
+const SPEEDS: RangeInclusive<f64> = 1e-6..=1e6;
+
+impl Replay {
+    /// The speed, or why it is none.
+    pub fn check_speed(speed: f64) -> Result<f64, String> {
+        let (least, most) = (SPEEDS.start(), SPEEDS.end());
+        let fault = || format!("must be from {least} to {most}, not {speed:?}");
+        SPEEDS.contains(&speed).then_some(speed).ok_or_else(fault)
+    }
 }
 
 impl Default for Replay {

@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::length::LONGEST;
+use super::Length;
 use crate::plain::quoted;
 
 /// How a trace is to be read, where its file does not say it.
@@ -608,7 +608,8 @@ impl<'a> Columns<'a> {
         if output_tokens == 0 {
             return Ok(None);
         }
-        let count = |text: &str| count(text).filter(|tokens| (1..=LONGEST).contains(tokens));
+        let count =
+            |text: &str| count(text).filter(|tokens| (1..=Length::LONGEST).contains(tokens));
         let expected = "a whole number of tokens, at least one and no more than a model takes";
         let input_tokens = value(&cell, self.input, expected, count)?;
         let blocks = match self.blocks {
