@@ -110,7 +110,7 @@ pub struct Model {
     /// What the case names call it; the last part of the ID unless set.
     pub alias: Option<String>,
     /// Its tokenizer on this machine.
-    pub tokenizer: Option<PathBuf>,
+    pub tokenizer: Option<Spanned<PathBuf>>,
 }
 
 /// Whether `stream_options` is sent.
@@ -172,7 +172,7 @@ impl<'de> serde::de::Visitor<'de> for ModelVisitor {
         struct Table {
             id: String,
             alias: Option<String>,
-            tokenizer: Option<PathBuf>,
+            tokenizer: Option<Spanned<PathBuf>>,
         }
         let deserializer = serde::de::value::MapAccessDeserializer::new(map);
         let Table { id, alias, tokenizer } = Table::deserialize(deserializer)?;

@@ -296,7 +296,7 @@ macro_rules! with_settings {
             /// How long a request may go without a byte.
             pub stall_timeout: Option<Limit>,
             /// Tokenizer for models that name none.
-            pub tokenizer: Option<PathBuf>,
+            pub tokenizer: Option<Spanned<PathBuf>>,
             /// Whether the result holds an entry per request.
             pub details: Option<bool>,
             /// Whether and how GPUs are read while the case runs.

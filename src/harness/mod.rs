@@ -159,6 +159,7 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
     if let (Some(name), Mode::Bench) = (&cli.flags.load_baseline, mode) {
         return baseline.judge_saved(name, &plan.results, &selected, print);
     }
+    check_files(mode, &selected)?;
     let mut outputs = Outputs::new(&plan);
     // A filter reaches every bench binary, and what another has written is to stay.
     if mode == Mode::Bench && !selected.is_empty() {
@@ -223,6 +224,19 @@ fn execute(cli: &Cli, default_config: &Path) -> anyhow::Result<Exit> {
         return Ok(no_case(cli, &plan));
     }
     Ok(runner.exit(conclusion.has_failed()))
+}
+
+/// An error where a case names a file that is not there, unless it is left out as its server is nowhere.
+fn check_files(mode: Mode, cases: &[&Case]) -> anyhow::Result<()> {
+    let is_left_out = |case: &Case| {
+        let mut servers = case.backends().map(|backend| &backend.server);
+        mode == Mode::Bench && servers.any(|server| matches!(server, Server::Unset { .. }))
+    };
+    let mut read = cases.iter().filter(|case| !is_left_out(case));
+    match read.find_map(|case| case.missing_file()) {
+        Some(error) => Err(error.clone().into()),
+        None => Ok(()),
+    }
 }
 
 /// Makes sure that what these cases leave can be written.

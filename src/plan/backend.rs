@@ -20,10 +20,13 @@ use crate::secret::Secret;
 use crate::sim::{Figure, Preset, SimConfig};
 use crate::wire::{BackendKind, ProtocolKind};
 
+/// A model, and the tokenizer that the plan names for it.
+type NamedModel = (Model, Option<Spanned<PathBuf>>);
+
 /// A backend with its models.
 pub(super) struct Resolved {
     pub(super) backend: Arc<Backend>,
-    pub(super) models: Vec<(Model, Option<PathBuf>)>,
+    pub(super) models: Vec<NamedModel>,
 }
 
 pub(super) fn backends(file: &ConfigFile, flags: &Flags) -> Result<Vec<Resolved>, ConfigError> {
@@ -289,7 +292,7 @@ fn models_of(
     written: &config::Backend,
     kind: BackendKind,
     target: Option<&Flags>,
-) -> Result<Vec<(Model, Option<PathBuf>)>, ConfigError> {
+) -> Result<Vec<NamedModel>, ConfigError> {
     let span = written.name.span();
     if let Some(flags) = target
         && let Some(model) =

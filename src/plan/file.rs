@@ -13,8 +13,8 @@ use super::backend::{Resolved, backends};
 use super::telemetry;
 use super::{
     Asked, Case, DEFAULT_TIMEOUT, Model, NO_WARM_UP, NamedDataset, Outputs, Plan, PlanError,
-    SearchOptions, TokenizerChoice, arrivals_of, course_of, gate, load_of, name, on_goodput, pairs,
-    quick, selects, size, slo_fault, with_no_errors, workload,
+    SearchOptions, TokenizerChoice, arrivals_of, course_of, gate, load_of, missing, name,
+    on_goodput, pairs, quick, selects, size, slo_fault, with_no_errors, workload,
 };
 use crate::config::{self, ConfigError, ConfigFile, Settings};
 use crate::duration::HumanDuration;
@@ -87,7 +87,7 @@ pub(super) fn plan(file: &ConfigFile, flags: &Flags) -> Result<Plan, PlanError> 
 }
 
 /// A backend, a model of it, and the tokenizer that the plan names for that model.
-type Target<'a> = (&'a Resolved, &'a Model, &'a Option<PathBuf>);
+type Target<'a> = (&'a Resolved, &'a Model, &'a Option<Spanned<PathBuf>>);
 
 /// One `[[bench]]` table and what it selects from.
 struct Group<'a> {
@@ -197,7 +197,7 @@ impl Group<'_> {
         &self,
         resolved: &Resolved,
         model: &Model,
-        tokenizer: &Option<PathBuf>,
+        tokenizer: &Option<Spanned<PathBuf>>,
         workload: &NamedDataset,
         load: &Load,
     ) -> Result<Case, ConfigError> {
@@ -205,8 +205,16 @@ impl Group<'_> {
         let name = format!("{}/{}/{}@{load}", resolved.backend.name, model.alias, workload.name);
         let settings = self.settings(&name);
         let gate = gate::gate(file, flags, &settings)?;
-        let tokenizer = flags.tokenizer.clone().or_else(|| tokenizer.clone());
-        let tokenizer = TokenizerChoice::of(tokenizer.or(settings.tokenizer));
+        let tokenizer = tokenizer.as_ref().or(settings.tokenizer.as_ref());
+        let missing_tokenizer = match (&flags.tokenizer, tokenizer) {
+            (Some(_), _) => super::flags::missing_tokenizer(flags),
+            (None, Some(written)) => TokenizerChoice::of(Some(written.get_ref().clone()))
+                .missing()
+                .map(|fault| file.error(written.span(), format!("`tokenizer`: {fault}")).into()),
+            (None, None) => None,
+        };
+        let tokenizer = flags.tokenizer.as_ref().or(tokenizer.map(Spanned::get_ref));
+        let tokenizer = TokenizerChoice::of(tokenizer.cloned());
         if let Some(fault) = workload.fault(resolved.backend.protocol, load) {
             let message = format!("the case `{name}`: {fault}");
             return Err(file.error(self.bench.loads.span(), message));
@@ -294,6 +302,7 @@ impl Group<'_> {
                 .unwrap_or(DEFAULT_TIMEOUT),
             stall_timeout: flags.stall_timeout.or(settings.stall_timeout.map(|timeout| timeout.0)),
             tokenizer,
+            missing_tokenizer,
             details: !flags.no_details && settings.details.unwrap_or(true),
             gpu: telemetry::gpu(file, flags, settings.gpu)?,
         })
@@ -413,9 +422,25 @@ fn workloads(file: &ConfigFile, flags: &Flags) -> Result<Vec<NamedDataset>, Conf
         })?;
         let salt = flags.salt.clone().or_else(|| workload.salt.clone()).unwrap_or_default();
         let system = workload.system.clone();
-        workloads.push(NamedDataset { name, dataset, system, salt });
+        let missing_file = missing_file(file, workload, flags);
+        workloads.push(NamedDataset { name, dataset, missing_file, system, salt });
     }
     Ok(workloads)
+}
+
+/// What to say where the file of a workload is not there.
+fn missing_file(
+    file: &ConfigFile,
+    workload: &config::Workload,
+    flags: &Flags,
+) -> Option<PlanError> {
+    if flags.dataset_path.is_some() {
+        return super::flags::missing_dataset(flags);
+    }
+    let path = workload.path.as_ref()?;
+    let fault = missing::dataset(path.get_ref())?;
+    let message = format!("`path` of the workload `{}`: {fault}", workload.name.get_ref());
+    Some(file.error(path.span(), message).into())
 }
 
 /// What a workload's table asks of its dataset.
@@ -813,6 +838,46 @@ stages = [{ rate = 2, for = "10s" }, { to = 20, for = "5s" }, { to = 0, for = "5
         ] {
             assert_error(&text, "", parts);
         }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_known_with_its_place_and_is_no_error_of_the_plan() {
+        let good = "[[bench]]\nbackends = [\"b\"]\nworkloads = [\"w\"]\nloads = [\"inf\"]\n";
+        let text = with_axes(good)
+            .replace("\"w.json\"", "\"fixtures/sharegt.json\"")
+            .replace("\"tokenizer.json\"", "\"fixtures/tokenizer.json\"");
+        let missing = |text: &str, line: &str| {
+            let case = plan(text, line).unwrap().cases.remove(0);
+            case.missing_file().map(ToString::to_string)
+        };
+        let said = |text: &str, line: &str, parts: &[&str]| {
+            let error = missing(text, line).unwrap();
+            for part in parts {
+                assert!(error.contains(part), "{text}\n{line}\nmisses {part}:\n{error}");
+            }
+        };
+        let here = std::env::current_dir().unwrap().join("fixtures/sharegt.json");
+        let here = format!("no dataset `{}`", here.display());
+        let parts =
+            ["plan.toml:16:8", "`path` of the workload `w`", &here, "mean `sharegpt.json`?"];
+        said(&text, "", &parts);
+        said(&text, "--dataset-path fixtures/sonet.txt", &["--dataset-path", "mean `sonnet.txt`?"]);
+        assert_eq!(missing(&text, "--dataset-path fixtures/sonnet.txt"), None);
+
+        let text = text.replace("sharegt", "sharegpt");
+        assert_eq!(missing(&text, ""), None);
+        said(
+            &text,
+            "--tokenizer fixtures/tokenize.json",
+            &["--tokenizer", "mean `tokenizer.json`?"],
+        );
+        for tokenizer in ["none", "org/model", "hf://org/model/tokenizer.json"] {
+            assert_eq!(missing(&text.replace("fixtures/tokenizer.json", tokenizer), ""), None);
+        }
+        let typo = text.replace("fixtures/tokenizer.json", "fixtures/tokenizr.json");
+        said(&typo, "", &["plan.toml:2:13", "`tokenizer`", "mean `tokenizer.json`?"]);
+        let of_model = text.replace("backends = [\"b\"]", "models = [\"n\"]");
+        said(&of_model, "", &["plan.toml:8:69", "`tokenizer`", "n.json`"]);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::telemetry;
 use super::{
     Address, AddressSource, Asked, Backend, Case, DEFAULT_API_KEY_ENV, DEFAULT_TIMEOUT, Gate,
     Model, NO_WARM_UP, NamedDataset, Outputs, Plan, PlanError, SearchOptions, Server,
-    TokenizerChoice, arrivals_of, course_of, load_of, name, on_goodput, pairs, quick, size,
-    slo_fault, with_no_errors, workload,
+    TokenizerChoice, arrivals_of, course_of, load_of, missing, name, on_goodput, pairs, quick,
+    size, slo_fault, with_no_errors, workload,
 };
 use crate::config;
 use crate::flags::Flags;
@@ -42,6 +42,18 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, PlanError> {
     }
     let outputs = Outputs::new(flags, &config::Report::default(), &results);
     Ok(Plan { cases, results, outputs, notes })
+}
+
+/// What to say where the tokenizer that the flags name is not there.
+pub(super) fn missing_tokenizer(flags: &Flags) -> Option<PlanError> {
+    let fault = TokenizerChoice::of(flags.tokenizer.clone()).missing()?;
+    Some(PlanError::Flags(format!("--tokenizer: {fault}")))
+}
+
+/// What to say where the dataset that the flags name is not there.
+pub(super) fn missing_dataset(flags: &Flags) -> Option<PlanError> {
+    let fault = missing::dataset(flags.dataset_path.as_deref()?)?;
+    Some(PlanError::Flags(format!("--dataset-path: {fault}")))
 }
 
 /// Why these flags make no sense, whatever the plan file holds.
@@ -89,6 +101,7 @@ fn case(flags: &Flags) -> Result<Case, String> {
     Ok(Case {
         name: format!("{}/{}/{}@{load}", backend.name, model.alias, workload.name),
         tokenizer: TokenizerChoice::of(flags.tokenizer.clone()),
+        missing_tokenizer: missing_tokenizer(flags),
         backend: Arc::new(backend),
         model,
         workload,
@@ -227,7 +240,8 @@ fn workload(flags: &Flags) -> Result<NamedDataset, String> {
         format!("{flag}: {}", fault.message)
     })?;
     let salt = flags.salt.clone().unwrap_or_default();
-    Ok(NamedDataset { name: kind.name().to_owned(), dataset, system: None, salt })
+    let missing_file = missing_dataset(flags);
+    Ok(NamedDataset { name: kind.name().to_owned(), dataset, missing_file, system: None, salt })
 }
 
 #[cfg(test)]

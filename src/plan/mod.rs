@@ -1,5 +1,5 @@
 //! A plan file and flags in, named and complete cases out, in order; every cross-check is made here.
-//! Sends nothing and opens no dataset.
+//! Sends nothing and opens no dataset: it looks whether the files that are named are there.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -30,6 +30,7 @@ mod environment;
 mod file;
 mod flags;
 mod gate;
+mod missing;
 mod name;
 mod outputs;
 mod pairs;
@@ -113,6 +114,8 @@ pub struct Case {
     pub stall_timeout: Option<Duration>,
     /// What counts tokens.
     pub tokenizer: TokenizerChoice,
+    /// Where the tokenizer's file is named and is not there. Only who reads it needs it.
+    pub missing_tokenizer: Option<PlanError>,
     /// Whether the result holds an entry per request.
     pub details: bool,
     /// How GPUs are read while it runs; `None` where they are not.
@@ -142,6 +145,11 @@ impl Case {
     pub fn backends(&self) -> impl Iterator<Item = &Backend> {
         let partner = self.against.iter().map(|against| &*against.case.backend);
         std::iter::once(&*self.backend).chain(partner)
+    }
+
+    /// Why a file that it reads is not there; `None` where all may be.
+    pub fn missing_file(&self) -> Option<&PlanError> {
+        self.workload.missing_file.as_ref().or(self.missing_tokenizer.as_ref())
     }
 
     /// What the results call the tokenizer; `None` where there is none.
@@ -253,6 +261,14 @@ impl TokenizerChoice {
             Some(place) => Self::Named(place),
         }
     }
+
+    /// Why there is none at the place that is named; `None` where there may be one.
+    fn missing(&self) -> Option<String> {
+        match self {
+            Self::Named(place) => missing::tokenizer(place),
+            Self::OfModel | Self::None => None,
+        }
+    }
 }
 
 /// A model under test.
@@ -281,6 +297,8 @@ pub struct NamedDataset {
     pub name: String,
     /// The dataset.
     pub dataset: Dataset,
+    /// Where its file is named and is not there. Only who reads it needs it.
+    pub missing_file: Option<PlanError>,
     /// What the system says before every prompt.
     pub system: Option<String>,
     /// What keeps prompts from sharing a beginning with those of other cases and runs.
@@ -458,7 +476,7 @@ pub use outputs::Outputs;
 pub use telemetry::{GpuReading, MetricsPlace, MetricsReading};
 
 /// Why there is no plan.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum PlanError {
     /// The file is wrong.
     #[error(transparent)]

@@ -519,6 +519,37 @@ fn a_mistake_in_the_plan_is_one_error_with_its_place_and_nothing_is_sent() {
 }
 
 #[test]
+fn a_mistake_that_a_word_explains_names_the_word_and_nothing_is_sent() {
+    let listener = Listener::start();
+    let bench = "[[bench]]\nloads = [\"inf\"]";
+    for (defaults, benches, parts) in [
+        ("slo = [\"tfft.p50 < 1s\"]", bench, ["plan.toml:4:8", "did you mean `ttft.p50`?"]),
+        ("compare = []", bench, ["plan.toml:4:11", "leave it out"]),
+        ("timeout = \"0s\"", bench, ["plan.toml:4:11", "above zero"]),
+        ("", "[[bench]]\nbackends = []\nloads = [\"inf\"]", ["plan.toml:16:12", "makes no case"]),
+    ] {
+        let run = Project::new(defaults, &listener.backend(), benches).bench(&[]);
+        for part in parts {
+            run.expect(2).says(part);
+        }
+    }
+    let project = Project::new("", &listener.backend(), bench);
+    std::fs::write(project.folder.path().join("chats.json"), "[]").unwrap();
+    let run = |args: &[&str]| project.bench(args);
+    run(&["--dataset-path", "chat.json"]).expect(2).says("did you mean `chats.json`?");
+    run(&["--slo", "tfft.p50 < 1s"]).expect(2).says("did you mean `ttft.p50`?");
+    run(&["--model-alias", "x"]).expect(2).says("--model or --served-model-name");
+    let mut twin = project.command(&["--bench"]);
+    twin.env("SERVEBENCH_SLO", "eror_ratio < 1%");
+    finish(twin).expect(2).says("did you mean `error_ratio`?");
+    // Whose server is nowhere here may have its files elsewhere too.
+    let unset = "[[backend]]\nname = \"u\"\nkind = \"vllm\"\nbase_url = \"${NO_SUCH_VARIABLE_HERE}\"\nmodels = [\"m\"]\n";
+    let project = Project::new("", unset, bench);
+    project.bench(&["--dataset-path", "chat.json"]).expect(0).says("1 ignored");
+    assert_eq!(listener.connections(), 0);
+}
+
+#[test]
 fn a_damaged_dataset_is_an_error_before_anything_is_sent() {
     let listener = Listener::start();
     let project = Project::new("", &listener.backend(), "[[bench]]\nloads = [\"inf\"]");
