@@ -258,13 +258,17 @@ impl Trace {
             "a trace cannot be replayed {factor} times as fast: give a number above zero"
         );
         for row in &mut self.rows {
-            row.at = Duration::try_from_secs_f64(row.at.as_secs_f64() / factor)
-                .with_context(|| format!("the trace replayed {factor} times as fast"))?;
+            let at = Duration::try_from_secs_f64(row.at.as_secs_f64() / factor).ok();
+            row.at = at.filter(|at| *at <= LONGEST_REPLAY).with_context(|| {
+                format!("the trace replayed {factor} times as fast takes longer than a century")
+            })?;
         }
         Ok(self)
     }
 }
 
+/// Later times would overflow where they are added to others.
+const LONGEST_REPLAY: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// A trace that is longer than this, seconds, is likely of another unit of time.
 const LONGEST_SPAN: f64 = 40.0 * 86_400.0;
 /// A trace of more requests in a second than this is, too.
@@ -890,7 +894,7 @@ mod tests {
         let last = |factor| trace.clone().sped_up(factor).map(|trace| trace.rows[1].at);
         assert_eq!(last(4.0).unwrap(), Duration::from_millis(2500));
         assert_eq!(last(0.5).unwrap(), Duration::from_secs(20));
-        for factor in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-300] {
+        for factor in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-9, 1e-300] {
             assert!(last(factor).unwrap_err().to_string().contains("times as fast"), "{factor}");
         }
     }
