@@ -133,7 +133,7 @@ mod tests {
             free.push(Reverse(ended));
             let mut record = completed(&[]);
             (record.scheduled, record.released, record.sent, record.ended) = (at, at, at, ended);
-            record.stream.chunks = vec![Chunk { at: ended, tokens: None }];
+            record.stream.chunks = [Chunk { at: ended, tokens: None }].into_iter().collect();
             record
         };
         (0..count).map(one).collect()

@@ -89,9 +89,8 @@ mod tests {
     fn answer(at_us: impl Iterator<Item = u64>) -> RequestRecord {
         let at: Vec<u64> = at_us.collect();
         let mut answer = completed(&vec![0; at.len()]);
-        for (chunk, at) in answer.stream.chunks.iter_mut().zip(at) {
-            chunk.at = Duration::from_micros(60_000 + at);
-        }
+        let at = |number: usize| Duration::from_micros(60_000 + at[number]);
+        answer.stream.chunks.edit(|number, chunk| chunk.at = at(number));
         answer
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::duration::as_ms;
 use crate::evidence::latency_of;
 use crate::metric::{Latency, Quantity, Scalar, Statistic};
-use crate::record::RequestRecord;
+use crate::record::{Chunk, RequestRecord};
 use crate::samples::{Pool, Samples};
 use crate::slo::Goodput;
 use crate::strain::{HoldUp, Strain};
@@ -189,9 +189,10 @@ fn eased(record: &RequestRecord, hold_ups: &[HoldUp], stamps: Stamps) -> Option<
     if hold_ups.get(later).is_none_or(|hold_up| record.ended < hold_up.from) {
         return None;
     }
-    let mut eased: Option<RequestRecord> = None;
+    let mut eased: Option<(RequestRecord, Vec<Chunk>)> = None;
     let (mut before, mut place) = (record.sent, 0);
-    for read in record.stream.chunks.chunk_by(|one, next| one.at == next.at) {
+    let chunks: Vec<Chunk> = record.stream.chunks.iter().collect();
+    for read in chunks.chunk_by(|one, next| one.at == next.at) {
         let at = read[0].at;
         let fixed = match stamps {
             Stamps::Kernel => 1,
@@ -200,10 +201,10 @@ fn eased(record: &RequestRecord, hold_ups: &[HoldUp], stamps: Stamps) -> Option<
         if fixed < read.len()
             && let Some(window) = window(hold_ups, before, at)
         {
-            let eased = eased.get_or_insert_with(|| record.clone());
+            let (eased, all) = eased.get_or_insert_with(|| (record.clone(), chunks.clone()));
             let first_answer = eased.stream.first_answer == Some(at);
             let count = read.len() as u32;
-            let chunks = &mut eased.stream.chunks[place..place + read.len()];
+            let chunks = &mut all[place..place + read.len()];
             for (chunk, number) in chunks.iter_mut().zip(1..) {
                 chunk.at = at - window * (count - number + 1 - fixed as u32) / count;
             }
@@ -219,7 +220,10 @@ fn eased(record: &RequestRecord, hold_ups: &[HoldUp], stamps: Stamps) -> Option<
         }
         (before, place) = (at, place + read.len());
     }
-    eased
+    eased.map(|(mut eased, chunks)| {
+        eased.stream.chunks = chunks.into_iter().collect();
+        eased
+    })
 }
 
 /// How long before `at`, when a read was stamped, its first byte may have come, for a hold-up that covers it;

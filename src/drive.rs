@@ -268,7 +268,11 @@ fn connections(load: &Load, schedule: &Schedule) -> usize {
 }
 
 fn record(arrival: Arrival, exchange: Exchange) -> RequestRecord {
-    let Exchange { sent, connect, ended, resent, stream, outcome, refusal: _ } = exchange;
+    let Exchange { sent, connect, ended, resent, mut stream, outcome, refusal: _ } = exchange;
+    // A run may hold millions of them.
+    stream.chunks.shrink();
+    stream.text.shrink_to_fit();
+    stream.reasoning.shrink_to_fit();
     let Arrival { ticket: Ticket { index, warm_up }, turn, scheduled, released } = arrival;
     RequestRecord {
         index,

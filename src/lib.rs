@@ -80,6 +80,7 @@ mod share;
 mod stop;
 mod surrogates;
 
+pub mod chunks;
 pub mod metric;
 pub mod record;
 

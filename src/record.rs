@@ -1,7 +1,10 @@
 //! What was observed for one request, and what follows from one record alone. Pure.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
+
+use crate::chunks::Chunks;
 
 /// One request as the client saw it. Every offset counts from the start of the case.
 #[derive(Clone, Debug)]
@@ -36,7 +39,7 @@ pub struct RequestRecord {
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
     /// The events with generated output.
-    pub chunks: Vec<Chunk>,
+    pub chunks: Chunks,
     /// The read that completed the first event with answer text.
     pub first_answer: Option<Duration>,
     /// The answer.
@@ -72,7 +75,7 @@ pub struct Chunk {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishReason {
     /// The answer is whole, or as long as was asked for.
-    EndsWell(String),
+    EndsWell(Cow<'static, str>),
     /// The server gave up.
     Failed(String),
     /// A word that is not known; the answer counts as complete.
@@ -83,7 +86,8 @@ impl FinishReason {
     /// The server's word.
     pub fn word(&self) -> &str {
         match self {
-            Self::EndsWell(word) | Self::Failed(word) | Self::Unknown(word) => word,
+            Self::EndsWell(word) => word,
+            Self::Failed(word) | Self::Unknown(word) => word,
         }
     }
 }
@@ -170,7 +174,7 @@ impl fmt::Display for Failure {
 pub struct Completed<'a> {
     record: &'a RequestRecord,
     first: Chunk,
-    last: Chunk,
+    last_at: Duration,
 }
 
 impl RequestRecord {
@@ -179,8 +183,8 @@ impl RequestRecord {
         if self.outcome != Outcome::Completed {
             return None;
         }
-        let (first, last) = (*self.stream.chunks.first()?, *self.stream.chunks.last()?);
-        Some(Completed { record: self, first, last })
+        let (first, last_at) = (self.stream.chunks.first()?, self.stream.chunks.last_at()?);
+        Some(Completed { record: self, first, last_at })
     }
 
     /// The same record, with all that happened later by so much.
@@ -189,7 +193,7 @@ impl RequestRecord {
         for time in [&mut self.scheduled, &mut self.released, &mut self.sent, &mut self.ended] {
             *time += by;
         }
-        self.stream.chunks.iter_mut().for_each(|chunk| chunk.at += by);
+        self.stream.chunks.delay(by);
         self.stream.first_answer.iter_mut().for_each(|at| *at += by);
         self
     }
@@ -201,7 +205,7 @@ impl RequestRecord {
 
     /// The gaps between output-bearing events.
     pub fn chunk_gaps(&self) -> impl Iterator<Item = Duration> {
-        self.stream.chunks.windows(2).map(|pair| pair[1].at.saturating_sub(pair[0].at))
+        self.stream.chunks.gaps()
     }
 }
 
@@ -223,7 +227,7 @@ impl<'a> Completed<'a> {
 
     /// Time to the last event with output.
     pub fn e2e(self) -> Duration {
-        self.last.at.saturating_sub(self.record.sent)
+        self.last_at.saturating_sub(self.record.sent)
     }
 
     /// Time to first token from the time at which the schedule asked for the request.
@@ -233,7 +237,7 @@ impl<'a> Completed<'a> {
 
     /// Time to the last event with output from the time at which the schedule asked for it.
     pub fn scheduled_e2e(self) -> Duration {
-        self.last.at.saturating_sub(self.record.scheduled)
+        self.last_at.saturating_sub(self.record.scheduled)
     }
 
     /// Time per output token after the first chunk, for an answer in which `streamed_tokens` came by its chunks; `None`
@@ -242,7 +246,7 @@ impl<'a> Completed<'a> {
         // A single chunk holds all of them, whatever their number.
         let chunks = &self.record.stream.chunks;
         let after_first = streamed_tokens.checked_sub(self.first.tokens.unwrap_or(1))?;
-        let span = self.last.at.saturating_sub(self.first.at);
+        let span = self.last_at.saturating_sub(self.first.at);
         (0 < after_first && 1 < chunks.len()).then(|| span / after_first)
     }
 }
@@ -295,7 +299,7 @@ pub(crate) mod tests {
     fn tpot_leaves_out_the_tokens_of_the_first_chunk() {
         let mut record = completed(&[60, 70, 100]);
         assert_eq!(record.completed().unwrap().tpot(5), Some(ms(10)), "one token where unknown");
-        record.stream.chunks[0].tokens = Some(3);
+        record.stream.chunks.edit(|number, chunk| chunk.tokens = (number == 0).then_some(3));
         assert_eq!(record.completed().unwrap().tpot(5), Some(ms(20)));
     }
 
@@ -304,7 +308,7 @@ pub(crate) mod tests {
         let mut record = completed(&[60]);
         assert_eq!(record.completed().unwrap().tpot(1), None);
         assert_eq!(record.completed().unwrap().tpot(8), None, "one chunk holds them all");
-        record.stream.chunks[0].tokens = Some(8);
+        record.stream.chunks.edit(|_, chunk| chunk.tokens = Some(8));
         assert_eq!(record.completed().unwrap().tpot(8), None);
         assert_eq!(record.completed().unwrap().tpot(0), None, "a count below the chunk's own");
     }

@@ -750,9 +750,7 @@ mod tests {
         let (mut record, counts) = request(ms(0), &[ms(10), ms(20), ms(30), ms(40)]);
         let of_eight = counted(record.clone(), 8);
         assert_eq!(tokens(&of_eight), 4.0, "two of four chunks");
-        for (chunk, count) in record.stream.chunks.iter_mut().zip([1, 4, 2, 1]) {
-            chunk.tokens = Some(count);
-        }
+        record.stream.chunks.edit(|number, chunk| chunk.tokens = Some([1, 4, 2, 1][number]));
         assert_eq!(tokens(&counted(record.clone(), 8)), 6.0);
         assert_eq!(tokens(&(record, counts)), 3.0, "the server's sum is the request's");
     }

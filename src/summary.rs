@@ -634,7 +634,7 @@ fn itl(
     if chunks().all(|chunk| chunk.tokens.is_some()) {
         return pool(completed, |view, pool| {
             let chunks = &view.record().stream.chunks;
-            for (gap, chunk) in view.record().chunk_gaps().zip(&chunks[1..]) {
+            for (gap, chunk) in chunks.gaps().zip(chunks.iter().skip(1)) {
                 if let Some(tokens) = chunk.tokens.filter(|tokens| 0 < *tokens) {
                     pool.record(gap / tokens, u64::from(tokens));
                 }
@@ -794,7 +794,7 @@ pub(crate) mod tests {
         assert!(error.contains("8.00 tokens on average"), "{error}");
 
         let mut with_counts = eight_a_chunk;
-        with_counts.stream.chunks.iter_mut().for_each(|chunk| chunk.tokens = Some(8));
+        with_counts.stream.chunks.edit(|_, chunk| chunk.tokens = Some(8));
         assert_eq!(itl(&[counted(with_counts, 24)]), Ok((16, 10.0)));
     }
 

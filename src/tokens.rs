@@ -211,7 +211,7 @@ mod tests {
         let mut record = completed(&at);
         record.stream.text = text.to_owned();
         record.stream.usage = Some(usage);
-        record.stream.finish_reason = Some(FinishReason::EndsWell(reason.to_owned()));
+        record.stream.finish_reason = Some(FinishReason::EndsWell(reason.to_owned().into()));
         let request = PromptRequest::single(Prompt::Text("ten".to_owned()), Some(10), 5);
         count(&[record], &request, None, true).unwrap()
     }

@@ -543,9 +543,7 @@ mod tests {
             record.released = shift;
             record.sent = shift + late;
             record.ended = shift + late + ms(80);
-            for chunk in &mut record.stream.chunks {
-                chunk.at += shift + late;
-            }
+            record.stream.chunks.delay(shift + late);
             counted(record, 2)
         };
         (0..100).map(request).collect()
@@ -588,8 +586,8 @@ mod tests {
         // Both tokens of each request in one read: the first is stamped 10 ms late.
         let mut glued = requests(|_| 0);
         for (record, _) in &mut glued {
-            let last = record.stream.chunks[1].at;
-            record.stream.chunks[0].at = last;
+            let last = record.stream.chunks.last_at().unwrap();
+            record.stream.chunks.edit(|_, chunk| chunk.at = last);
         }
         let hold_ups: Vec<HoldUp> = (0..100).map(|n| held_up(100 * n + 55, 100 * n + 75)).collect();
         for (figures, doubted) in [
@@ -618,9 +616,7 @@ mod tests {
         let mut slow = requests(|_| 0);
         for (record, _) in &mut slow {
             *record = record.clone();
-            for chunk in &mut record.stream.chunks {
-                chunk.at += ms(35_000);
-            }
+            record.stream.chunks.delay(ms(35_000));
             record.ended += ms(35_000);
         }
         let hold_ups: Vec<HoldUp> = (0..1000).map(|n| held_up(50 * n, 50 * n + 20)).collect();
@@ -645,9 +641,11 @@ mod tests {
                     (record.scheduled, record.released) = (ms(at), ms(at));
                     record.sent = ms(at + stopped);
                     record.ended = ms(at + stopped + 80);
-                    for (chunk, after) in record.stream.chunks.iter_mut().zip([50, 80]) {
-                        chunk.at = ms(at + stopped + after);
-                    }
+                    let after = [50, 80];
+                    record
+                        .stream
+                        .chunks
+                        .edit(|number, chunk| chunk.at = ms(at + stopped + after[number]));
                     at += stopped + 80;
                     counted(record, 2)
                 })

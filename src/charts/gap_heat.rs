@@ -30,8 +30,9 @@ impl GapHeat {
         let s = |time: Duration| time.as_secs_f64();
         let gaps = || {
             requests.iter().filter_map(|(record, _)| record.completed()).flat_map(|completed| {
-                let chunks = completed.record().stream.chunks.windows(2);
-                chunks.map(|pair| (s(pair[1].at), s(pair[1].at.saturating_sub(pair[0].at)) * 1e3))
+                let chunks = &completed.record().stream.chunks;
+                let later = chunks.iter().skip(1).zip(chunks.gaps());
+                later.map(|(chunk, gap)| (s(chunk.at), s(gap) * 1e3))
             })
         };
         let none = [f64::INFINITY, f64::NEG_INFINITY];

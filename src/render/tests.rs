@@ -92,9 +92,8 @@ fn varied(count: u64) -> Vec<Counted> {
         let mut record = completed(&[60 + n, 70 + 2 * n, 80 + 4 * n]);
         let at = |ms: u64| Duration::from_micros(1000 * ms + 137 * n);
         record.ended = at(81 + 4 * n);
-        for (chunk, ms) in record.stream.chunks.iter_mut().zip([60 + n, 70 + 2 * n, 80 + 4 * n]) {
-            chunk.at = at(ms);
-        }
+        let ms = [60 + n, 70 + 2 * n, 80 + 4 * n];
+        record.stream.chunks.edit(|number, chunk| chunk.at = at(ms[number]));
         counted(record, 3 + (n % 2) as u32)
     };
     (0..count).map(request).collect()

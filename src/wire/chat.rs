@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_finish_without_delta_is_read() {
         let event = read(br#"{"choices":[{"finish_reason":"stop"}]}"#).unwrap();
-        assert_eq!(event.finish_reason, Some(FinishReason::EndsWell("stop".to_owned())));
+        assert_eq!(event.finish_reason, Some(FinishReason::EndsWell("stop".into())));
         assert!(!event.has_output());
     }
 

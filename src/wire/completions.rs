@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn text_and_finish_reason_are_read() {
         let event = read(br#"{"choices":[{"text":" a","finish_reason":"length"}]}"#).unwrap();
-        let length = FinishReason::EndsWell("length".to_owned());
+        let length = FinishReason::EndsWell("length".into());
         assert_eq!((event.text.as_str(), event.finish_reason.clone()), (" a", Some(length)));
         assert!(event.has_output() && !event.done);
     }

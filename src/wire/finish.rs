@@ -135,7 +135,7 @@ impl Reason<'_> {
         };
         let shown: String = word.chars().take(LONGEST).collect();
         if is_of(ends_well, word) {
-            return Some(FinishReason::EndsWell(shown));
+            return Some(FinishReason::EndsWell(kept(shown)));
         }
         let is_error = |word: &str| {
             let (word, error) = (word.as_bytes(), b"error");
@@ -151,10 +151,19 @@ impl Reason<'_> {
             }));
         }
         Some(if is_of(OPENAI, word) {
-            FinishReason::EndsWell(shown)
+            FinishReason::EndsWell(kept(shown))
         } else {
             FinishReason::Unknown(shown)
         })
+    }
+}
+
+/// The word without a copy of it where it is a common one: a run holds one for each answer.
+fn kept(word: String) -> Cow<'static, str> {
+    match word.as_str() {
+        "length" => Cow::Borrowed("length"),
+        "stop" => Cow::Borrowed("stop"),
+        _ => Cow::Owned(word),
     }
 }
 
@@ -216,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_finish_reason_ends_well_or_badly_or_is_named() {
-        let well = |word: &str| Some(FinishReason::EndsWell(word.to_owned()));
+        let well = |word: &str| Some(FinishReason::EndsWell(word.to_owned().into()));
         let failed = |word: &str| Some(FinishReason::Failed(word.to_owned()));
         for (json, expected) in [
             ("null", None),
@@ -248,7 +257,11 @@ mod tests {
         for protocol in ProtocolKind::ALL {
             for word in ["stop", "length"] {
                 let reason = Reason::word(word).meaning(protocol);
-                assert_eq!(reason, Some(FinishReason::EndsWell(word.to_owned())), "{protocol:?}");
+                assert_eq!(
+                    reason,
+                    Some(FinishReason::EndsWell(word.to_owned().into())),
+                    "{protocol:?}"
+                );
             }
             let reason = Reason::word("abort").meaning(protocol);
             assert_eq!(reason, Some(FinishReason::Failed("abort".to_owned())), "{protocol:?}");

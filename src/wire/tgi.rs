@@ -115,7 +115,7 @@ mod tests {
             "generated_text":" a b","details":{"finish_reason":"length","generated_tokens":2,
             "seed":null,"input_length":9}}"#;
         let event = read(data).unwrap();
-        let length = FinishReason::EndsWell("length".to_owned());
+        let length = FinishReason::EndsWell("length".into());
         assert_eq!((event.text.as_str(), event.finish_reason.clone()), (" b", Some(length)));
         let usage =
             Usage { prompt_tokens: Some(9), completion_tokens: Some(2), ..Usage::default() };
