@@ -85,18 +85,41 @@ impl Message {
         others.map(|part| part["type"].as_str().unwrap_or("a part without a `type`"))
     }
 
-    /// Puts a text before what it says; `false` where it says nothing.
-    fn begin_with(&mut self, beginning: &str) -> bool {
+    /// Lets what it says begin with a text; `false` where it says nothing.
+    fn begin_with(&mut self, beginning: &str, count: impl Fn(&str) -> usize) -> bool {
         match &mut self.content {
             None => return false,
-            Some(Content::Text(text)) => text.insert_str(0, beginning),
+            Some(Content::Text(text)) => begin_with(text, beginning, count),
             Some(Content::Parts(parts)) => match parts.iter_mut().find_map(text_of_part_mut) {
-                Some(text) => text.insert_str(0, beginning),
+                Some(text) => begin_with(text, beginning, count),
                 None => parts.insert(0, json!({ "type": "text", "text": beginning })),
             },
         }
         true
     }
+}
+
+/// Bytes at the front of a text within which its beginning is exchanged, or so many times those of the new one: what
+/// prompts share beyond is shared as before, and counting is cheap.
+const FRONT: usize = 128;
+const FRONT_OF_BEGINNING: usize = 8;
+/// Characters around the first place where the length fits in which it is looked for where it fits exactly.
+const NEAR: usize = 6;
+
+/// Puts `beginning` in the place of what is as long by `count`, unless that were more than half of the text.
+fn begin_with(text: &mut String, beginning: &str, count: impl Fn(&str) -> usize) {
+    let front = text.floor_char_boundary(FRONT.max(FRONT_OF_BEGINNING * beginning.len()));
+    let front = &text[..front];
+    let wanted = count(front);
+    let cuts: Vec<usize> = front.char_indices().map(|(at, _)| at).collect();
+    let length = |cut: usize| count(&format!("{beginning}{}", &front[cut..]));
+    let least = cuts.partition_point(|&cut| wanted < length(cut));
+    // A character more or less may change how those beside it are counted.
+    let near = least.saturating_sub(NEAR)..cuts.len().min(least + NEAR);
+    let exact = cuts[near].iter().find(|&&cut| length(cut) == wanted);
+    let cut = exact.or(cuts.get(least)).filter(|cut| 2 * **cut <= text.len());
+    let cut = cut.copied().unwrap_or(0);
+    text.replace_range(..cut, beginning);
 }
 
 /// The kinds of parts that are texts.
@@ -141,13 +164,13 @@ impl Prompt {
         }
     }
 
-    /// Puts the salt at its very beginning.
-    pub fn begin_with(&mut self, salt: &str) {
-        let beginning = format!("[{salt}] ");
+    /// Puts a beginning in the place of its very first words, so that it is as long as before by `count`, which
+    /// tells the length of a text. A prompt that is too short to spare them is made longer.
+    pub fn begin_with(&mut self, beginning: &str, count: impl Fn(&str) -> usize) {
         match self {
-            Self::Text(text) => text.insert_str(0, &beginning),
+            Self::Text(text) => begin_with(text, beginning, count),
             Self::Messages(messages) => {
-                messages.iter_mut().any(|message| message.begin_with(&beginning));
+                messages.iter_mut().any(|message| message.begin_with(beginning, &count));
             }
             Self::Tokens(_) => {}
         }
@@ -268,8 +291,29 @@ mod tests {
             ),
         ] {
             let mut prompt = Prompt::Messages(serde_json::from_str(said).unwrap());
-            prompt.begin_with("s");
+            prompt.begin_with("[s] ", |text| text.chars().count());
             assert_eq!(serde_json::to_string(&prompt.messages()).unwrap(), salted);
         }
+    }
+
+    #[test]
+    fn a_beginning_takes_the_place_of_as_much() {
+        for (text, salted) in [
+            ("Tell me a story of two bears.", "[salt]  a story of two bears."),
+            (
+                "\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}",
+                "[salt] \u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}",
+            ),
+            ("Too short.", "[salt] Too short."),
+            ("", "[salt] "),
+        ] {
+            let mut prompt = Prompt::Text(text.to_owned());
+            prompt.begin_with("[salt] ", |text| text.chars().count());
+            assert_eq!(prompt.text(), salted);
+        }
+        let long = "word ".repeat(1000);
+        let mut prompt = Prompt::Text(long.clone());
+        prompt.begin_with("[salt] ", |text| text.split(' ').count());
+        assert_eq!(prompt.text().split(' ').count(), long.split(' ').count());
     }
 }

@@ -80,6 +80,10 @@ pub struct Tokens {
     pub reached_ratio: Option<f64>,
     /// Prompt tokens that the server answered from a prefix cache; `None` where no answer says so.
     pub cached: Option<u64>,
+    /// Of the prompts, what all of them begin with since it is their salt.
+    pub salt: u64,
+    /// Prompt tokens that were asked for; `None` unless those of every request are known.
+    pub input_asked: Option<u64>,
     /// Prompt tokens by the server's word; `None` unless every request has one.
     pub input_by_server: Option<u64>,
     /// Prompt tokens as they were counted here; `None` unless every request has such a count.
@@ -167,7 +171,8 @@ impl Summary {
         // Where no answer tells, the server's own counts may.
         if self.tokens.cached.is_none() {
             let share = telemetry.prefix_hit_ratio();
-            self.warnings.extend(share.filter(|share| MIN_CACHED <= *share).map(cache_warning));
+            let repeated = share.and_then(|share| self.tokens.repetition(share));
+            self.warnings.extend(repeated.map(cache_warning));
         }
         self
     }
@@ -322,6 +327,8 @@ impl Tokens {
             reached_ratio: output
                 .map(|_| counts().filter(reached).count() as f64 / completed.len() as f64),
             cached: (0 < cached().count()).then(|| cached().map(u64::from).sum()),
+            salt: counts().map(|counts| u64::from(counts.salt)).sum(),
+            input_asked: sum(|counts| counts.input_asked),
             input_by_server: sum(|counts| counts.input.server),
             input_by_client: sum(|counts| counts.input.client),
             output_by_server: sum(|counts| counts.output.server),
@@ -344,9 +351,15 @@ impl Tokens {
 
     /// What to say where the server did not work on every prompt token.
     fn cache_hits(&self) -> Option<String> {
-        let (hits, input) = (self.cached? as f64, self.input? as f64);
-        let share = hits / input.max(1.0);
-        (MIN_CACHED <= share).then(|| cache_warning(share))
+        let input = (self.input? as f64).max(1.0);
+        self.repetition(self.cached? as f64 / input).map(cache_warning)
+    }
+
+    /// How much of the prompts repeated others, of the share that the server had in its cache; `None` where that is
+    /// nothing to speak of. The salt of a case is common to its prompts.
+    fn repetition(&self, cached_share: f64) -> Option<f64> {
+        let salt = self.salt as f64 / (self.input? as f64).max(1.0);
+        Some(cached_share - salt).filter(|share| MIN_CACHED <= *share)
     }
 
     /// How far apart the counts of the prompts are, where both are known.
@@ -354,16 +367,22 @@ impl Tokens {
         gap(self.input_by_server?, self.input_by_client?)
     }
 
-    /// What to say where the server and we count the prompts differently.
+    /// What to say where the prompts are not as long as was asked for, or the server counts them differently.
     fn prompt_disagreement(&self) -> Option<String> {
-        let gap = self.prompt_gap()?;
-        Some(format!(
-            "the server counts {} prompt tokens, and {} were meant to be sent ({:.1} % apart): the figures use the \
-             server's",
-            self.input_by_server?,
-            self.input_by_client?,
-            gap * 100.0
-        ))
+        let sent = self.input_by_client.or(self.input_asked);
+        let apart = |gap: f64| format!("{:.1} % apart", gap * 100.0);
+        if let (Some(server), Some(sent)) = (self.input_by_server, sent)
+            && let Some(gap) = gap(server, sent)
+        {
+            return Some(format!(
+                "the server counts {server} prompt tokens, and {sent} were meant to be sent ({}): the figures use \
+                 the server's",
+                apart(gap)
+            ));
+        }
+        let (sent, asked) = (self.input_by_client?, self.input_asked?);
+        let gap = gap(sent, asked)?;
+        Some(format!("{sent} prompt tokens were sent and {asked} were asked for ({})", apart(gap)))
     }
 
     /// What to say where the server and the tokenizer count differently.
@@ -859,6 +878,22 @@ pub(crate) mod tests {
         assert!(reason.contains("reasoning_tokens"), "{reason}");
         let summary = Summary::new(&[(record, tokens)], Some(goodput(None)));
         assert_eq!(quantity(&summary, "goodput_ratio"), Some(1.0));
+    }
+
+    #[test]
+    fn prompts_that_are_not_as_long_as_asked_are_a_warning_and_the_salt_is_no_repetition() {
+        let warnings = |asked: u32, sent: u32, cached: u32, salt: u32| {
+            let (record, mut tokens) = counted(completed(&[60, 70]), 2);
+            tokens.input = TokenCount { server: Some(100), client: Some(sent) };
+            tokens.input_asked = Some(asked);
+            (tokens.cached, tokens.salt) = (Some(cached), salt);
+            Summary::new(&[(record, tokens)], None).warnings.join("; ")
+        };
+        assert_eq!(warnings(100, 100, 0, 0), "");
+        assert!(warnings(90, 90, 0, 0).contains("100 prompt tokens, and 90 were meant"));
+        assert!(warnings(90, 100, 0, 0).contains("100 prompt tokens were sent and 90 were asked"));
+        assert!(warnings(100, 100, 8, 0).contains("8.0 % of the prompt tokens from a prefix"));
+        assert_eq!(warnings(100, 100, 8, 8), "");
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub struct RequestTokens {
     pub input: TokenCount,
     /// Of the answer and the reasoning.
     pub output: TokenCount,
+    /// The prompt's length as it was asked for.
+    pub input_asked: Option<u32>,
+    /// Of the prompt, what begins other prompts of the case too: the salt.
+    pub salt: u32,
     /// The longest answer asked for.
     pub asked: u32,
     /// Prompt tokens that the server answered from a prefix cache, where it says so.
@@ -124,6 +128,8 @@ pub fn count(
     Ok(RequestTokens {
         input: TokenCount { server: prompt_by_server, client: prompt_by_client },
         output: TokenCount { server: usage.completion_tokens, client },
+        input_asked: (record.turn == 0).then_some(request.asked_tokens).flatten(),
+        salt: request.salt_tokens,
         asked,
         cached: usage.cached_tokens,
         unstreamed: unstreamed(stream, usage, client),

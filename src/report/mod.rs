@@ -463,6 +463,15 @@ pub struct TokensReport {
     pub max_total: Option<u32>,
     /// Share of the answers that are as long as asked for.
     pub output_reached_ratio: Option<f64>,
+    /// Prompt tokens that the data, or the lengths drawn, ask for; `null` unless those of every request are known.
+    #[serde(default)]
+    pub input_asked: Option<u64>,
+    /// Prompt tokens as they were counted here of what was sent; `null` unless those of every request are known.
+    #[serde(default)]
+    pub input_by_client: Option<u64>,
+    /// Prompt tokens by the server's `usage`; `null` unless every request has it.
+    #[serde(default)]
+    pub input_by_server: Option<u64>,
     /// Prompt tokens that the server answered from a prefix cache; `null` where it does not say.
     pub input_cached: Option<u64>,
     /// Generated tokens by the server's `usage`; `null` unless every request has it.

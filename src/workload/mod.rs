@@ -60,6 +60,10 @@ pub struct PromptRequest {
     pub prompt: Prompt,
     /// Its length by the case's tokenizer, as the server is to see it; `None` without a tokenizer.
     pub prompt_tokens: Option<u32>,
+    /// The length that was asked for: that of the data, or the one drawn; `None` where nothing says it.
+    pub asked_tokens: Option<u32>,
+    /// How much of it is the salt, which other requests begin with too, tokens.
+    pub salt_tokens: u32,
     /// The longest answer asked for.
     pub output_tokens: u32,
     /// What the user says later; empty where one answer ends it.
@@ -82,7 +86,15 @@ pub struct FollowUp {
 impl PromptRequest {
     /// A prompt that nothing follows.
     pub fn single(prompt: Prompt, prompt_tokens: Option<u32>, output_tokens: u32) -> Self {
-        Self { prompt, prompt_tokens, output_tokens, follow_ups: Vec::new(), fields: Map::new() }
+        Self {
+            prompt,
+            prompt_tokens,
+            asked_tokens: prompt_tokens,
+            salt_tokens: 0,
+            output_tokens,
+            follow_ups: Vec::new(),
+            fields: Map::new(),
+        }
     }
 
     /// How many requests it is, one a turn.
@@ -402,6 +414,7 @@ impl Workload {
         self.requests.par_iter_mut().try_for_each(|request| {
             request.prompt.put_before(system, sampling.chat);
             request.prompt_tokens = sampling.count_request(request)?;
+            request.asked_tokens = request.prompt_tokens;
             anyhow::Ok(())
         })?;
         Ok(self)
@@ -416,13 +429,15 @@ impl Workload {
         first.as_sent(sampling)
     }
 
-    /// The same requests as they are sent: each begins with the salt of `sampling`, if it has one, and
-    /// where prompts are sent as text, a conversation is put as the model's chat template has it.
+    /// The same requests as they are sent: each begins with the salt of `sampling`, if it has one, which takes the
+    /// place of as many tokens, and where prompts are sent as text, a conversation is put as the model's chat template has it.
     pub fn as_sent(&self, sampling: &Sampling<'_>) -> anyhow::Result<Self> {
         let mut sent = self.clone();
+        let beginning = sampling.salt.map(|salt| format!("[{salt}] "));
         sent.requests.par_iter_mut().try_for_each(|request| {
-            if let Some(salt) = sampling.salt {
-                request.prompt.begin_with(salt);
+            if let Some(beginning) = &beginning {
+                request.prompt.begin_with(beginning, |text| sampling.length(text));
+                request.salt_tokens = sampling.length(beginning) as u32;
             }
             if let (Prompt::Messages(messages), false) = (&request.prompt, sampling.chat) {
                 let tools = request.fields.get("tools");

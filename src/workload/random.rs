@@ -94,7 +94,8 @@ pub(super) fn write<'a>(
         words.truncate(wanted);
         writer.fill(&mut words, wanted, &mut rng);
         let (prompt, prompt_tokens) = writer.prompt(words, kept, &mut rng)?;
-        Ok(PromptRequest::single(prompt, Some(prompt_tokens), output_tokens))
+        let request = PromptRequest::single(prompt, Some(prompt_tokens), output_tokens);
+        Ok(PromptRequest { asked_tokens: Some(tokens), ..request })
     };
     lengths.par_iter().enumerate().map(write).collect()
 }

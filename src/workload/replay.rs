@@ -82,6 +82,7 @@ pub(super) fn sample(
         let output = row.output_tokens.max(1);
         let output_tokens = replay.max_output_tokens.map_or(output, |max| output.min(max));
         let request = PromptRequest::single(prompt, Some(prompt_tokens), output_tokens);
+        let request = PromptRequest { asked_tokens: Some(asked), ..request };
         Ok((request, prompt_tokens != asked))
     };
     let written = rows.par_iter().enumerate().map(write);

@@ -80,6 +80,12 @@ impl Sampling<'_> {
         })
     }
 
+    /// How long a part of a prompt is: tokens, or characters where nobody counts tokens.
+    pub(super) fn length(&self, text: &str) -> usize {
+        let tokens = self.tokenizer.and_then(|tokenizer| tokenizer.count_output(text).ok());
+        tokens.map_or_else(|| text.chars().count(), |tokens| tokens as usize)
+    }
+
     /// Tokens of a prompt as the server is to see it.
     pub(super) fn count(&self, prompt: &Prompt) -> anyhow::Result<Option<u32>> {
         self.count_with_tools(prompt, None)

@@ -369,4 +369,22 @@ mod tests {
             assert_eq!(workload.requests[0].prompt, Prompt::Text(QUESTION.to_owned()), "{text}");
         }
     }
+
+    #[test]
+    fn a_salt_makes_no_prompt_longer_that_can_spare_its_first_words() {
+        let drawn = sample_file(Path::new("fixtures/sharegpt.json"), None, 40, 0).unwrap();
+        let tokenizer = tokenizer();
+        let unsalted = Sampling::new(Some(&tokenizer), 40, 0);
+        let salted = drawn.as_sent(&Sampling { salt: Some("1a2b3c4d"), ..unsalted }).unwrap();
+        let mut kept = 0;
+        for (before, after) in drawn.requests.iter().zip(&salted.requests) {
+            assert!(after.prompt.text().starts_with("[1a2b3c4d] "));
+            let (before, tokens) = (before.prompt_tokens.unwrap(), after.prompt_tokens.unwrap());
+            assert_eq!(after.asked_tokens, Some(before));
+            let is_kept = tokens.abs_diff(before) <= 1;
+            assert!(is_kept || before < 2 * after.salt_tokens + 8, "{before} {tokens}");
+            kept += usize::from(is_kept);
+        }
+        assert!(30 < kept, "{kept}");
+    }
 }
