@@ -108,8 +108,9 @@ const NEAR: usize = 6;
 
 /// Puts `beginning` in the place of what is as long by `count`, unless that were more than half of the text.
 fn begin_with(text: &mut String, beginning: &str, count: impl Fn(&str) -> usize) {
-    let front = text.floor_char_boundary(FRONT.max(FRONT_OF_BEGINNING * beginning.len()));
-    let front = &text[..front];
+    let most = FRONT.max(FRONT_OF_BEGINNING * beginning.len());
+    let end = text.char_indices().map(|(at, _)| at).find(|at| most <= *at);
+    let front = &text[..end.unwrap_or(text.len())];
     let wanted = count(front);
     let cuts: Vec<usize> = front.char_indices().map(|(at, _)| at).collect();
     let length = |cut: usize| count(&format!("{beginning}{}", &front[cut..]));
