@@ -77,7 +77,7 @@ impl Collector {
     fn read(&mut self, at: Duration, text: &str) {
         let page = Page::parse(text);
         self.malformed += page.malformed;
-        self.server.add(at, Reading::of(&page.samples));
+        self.server.add(at, &Reading::of(&page.samples));
         self.gpus.add(at, &page.samples);
         self.raw.add(at, &page.samples);
     }
@@ -120,6 +120,13 @@ impl Collector {
                 "a reading of the metrics at {shown} took up to {:.1} s, and a server that makes the page between \
                  its requests is slower meanwhile: set a longer `metrics = {{ interval = … }}`, or `metrics = false`",
                 self.longest.as_secs_f64()
+            ));
+        }
+        if 0 < self.server.growth.restarts {
+            warnings.push(format!(
+                "the counts at {shown} began anew {} times, as where the server or one of its replicas was restarted; \
+                 what they had counted since the reading before is lost",
+                self.server.growth.restarts
             ));
         }
         if 0 < self.malformed {

@@ -61,20 +61,24 @@ impl Histogram {
         self.count += count;
     }
 
-    /// What was counted since `before`: all of it, where the server has begun anew.
-    #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
+    /// What was counted since `before`; `None` where the server has begun anew.
+    pub fn since(&self, before: &Self) -> Option<Self> {
         let alike = self.buckets.len() == before.buckets.len()
             && self.buckets.iter().zip(&before.buckets).all(|(now, then)| now.0 == then.0);
         if !alike || self.count < before.count {
-            return self.clone();
+            return None;
         }
         let pairs = self.buckets.iter().zip(&before.buckets);
-        Self {
+        Some(Self {
             buckets: pairs.map(|(now, then)| (now.0, (now.1 - then.1).max(0.0))).collect(),
             sum_ms: (self.sum_ms - before.sum_ms).max(0.0),
             count: self.count - before.count,
-        }
+        })
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.count <= 0.0
     }
 
     /// Adds what another counted.
@@ -170,10 +174,10 @@ mod tests {
     fn a_difference_is_of_the_time_between() {
         let before = histogram(&[(10.0, 5.0), (INF, 6.0)], 100.0);
         let now = histogram(&[(10.0, 5.0), (INF, 9.0)], 190.0);
-        assert_eq!(now.since(&before), histogram(&[(10.0, 0.0), (INF, 3.0)], 90.0));
-        assert_eq!(before.since(&now), before, "a server that began anew has counted it all since");
+        assert_eq!(now.since(&before), Some(histogram(&[(10.0, 0.0), (INF, 3.0)], 90.0)));
+        assert_eq!(before.since(&now), None, "the server began anew");
         let other = histogram(&[(20.0, 7.0), (INF, 9.0)], 190.0);
-        assert_eq!(other.since(&before), other, "so has one with other buckets");
+        assert_eq!(other.since(&before), None, "so has one with other buckets");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::tls::TlsOptions;
 mod collector;
 mod fetch;
 mod gpus;
+mod growth;
 mod histogram;
 mod names;
 mod raw;
@@ -103,7 +104,8 @@ pub struct Scraped {
     /// (`preemptions`, `prompt_tokens`, `generation_tokens`, `prefix_cache_queries`, `prefix_cache_hits`,
     /// `spec_drafts`, `spec_draft_tokens`, `spec_accepted_tokens`); and of the time since the look
     /// before `prefix_cache_hit_ratio` (of prompt tokens), `prompt_tokens_per_s`,
-    /// `generation_tokens_per_s`. Those of several engines are added, of shares it is the mean.
+    /// `generation_tokens_per_s`. Those of several engines are added, of shares it is the mean. A count that
+    /// falls has begun anew: that is seen of each series for itself, and counts from 0.
     pub server: Series,
     /// Why columns hold no value although the server tells one.
     pub refused: BTreeMap<String, String>,

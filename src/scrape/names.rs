@@ -44,6 +44,30 @@ pub enum Quantity {
     SpecLength,
 }
 
+impl Quantity {
+    /// Whether it only grows, but where the server begins anew.
+    pub fn is_count(self) -> bool {
+        match self {
+            Self::Preemptions
+            | Self::PrefixQueries
+            | Self::PrefixHits
+            | Self::PrefixMisses
+            | Self::PromptTokens
+            | Self::GenerationTokens
+            | Self::Drafts
+            | Self::DraftTokens
+            | Self::AcceptedTokens => true,
+            Self::Running
+            | Self::Waiting
+            | Self::CacheShare
+            | Self::CacheUsed
+            | Self::CacheSize
+            | Self::SpecAcceptance
+            | Self::SpecLength => false,
+        }
+    }
+}
+
 /// A latency that a server measures itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timing {

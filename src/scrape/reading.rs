@@ -11,8 +11,8 @@ use super::text::Sample;
 pub struct Reading {
     /// Whose names the page holds.
     pub engine: Option<&'static str>,
-    values: BTreeMap<Quantity, Ranked<Tally>>,
-    histograms: BTreeMap<Timing, Ranked<Histogram>>,
+    values: BTreeMap<Quantity, Ranked<BySeries<Tally>>>,
+    histograms: BTreeMap<Timing, Ranked<BySeries<Histogram>>>,
 }
 
 /// What stands under the best name that was found.
@@ -23,11 +23,14 @@ struct Ranked<T> {
     what: T,
 }
 
-/// The series of one name.
+/// By the labels that tell the series of a name from each other.
+type BySeries<T> = BTreeMap<String, T>;
+
+/// A series, which stands on some pages more than once.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     sum: f64,
-    series: u32,
+    times: u32,
 }
 
 impl Reading {
@@ -40,30 +43,44 @@ impl Reading {
             for (place, known, part) in engine.meanings(sample) {
                 if sample.value.is_finite() {
                     reading.engine.get_or_insert(engine.name);
-                    reading.add(place, known.meaning, part, sample.value);
+                    reading.add(place, known.meaning, part, sample);
                 }
             }
         }
         reading
     }
 
-    fn add(&mut self, place: usize, meaning: Meaning, part: Part, value: f64) {
-        match (meaning, part) {
-            (Meaning::Value(quantity), _) => {
-                if let Some(tally) = best(&mut self.values, quantity, place) {
-                    tally.sum += value;
-                    tally.series += 1;
-                }
+    fn add(&mut self, place: usize, meaning: Meaning, part: Part, sample: &Sample<'_>) {
+        match meaning {
+            Meaning::Value(quantity) => self.add_value(place, quantity, sample),
+            Meaning::Histogram(timing, unit_ms) => {
+                self.add_part(place, timing, unit_ms, part, sample);
             }
-            (Meaning::Histogram(timing, unit_ms), part) => {
-                let Some(histogram) = best(&mut self.histograms, timing, place) else { return };
-                match part {
-                    Part::Bucket(bound) => histogram.add_bucket(bound * unit_ms, value),
-                    Part::Sum => histogram.add_sum(value * unit_ms),
-                    Part::Count => histogram.add_count(value),
-                    Part::Whole => {}
-                }
-            }
+        }
+    }
+
+    fn add_value(&mut self, place: usize, quantity: Quantity, sample: &Sample<'_>) {
+        let Some(all) = best(&mut self.values, quantity, place) else { return };
+        let tally = all.entry(sample.series()).or_default();
+        tally.sum += sample.value;
+        tally.times += 1;
+    }
+
+    fn add_part(
+        &mut self,
+        place: usize,
+        timing: Timing,
+        unit_ms: f64,
+        part: Part,
+        sample: &Sample<'_>,
+    ) {
+        let Some(all) = best(&mut self.histograms, timing, place) else { return };
+        let histogram = all.entry(sample.series()).or_default();
+        match part {
+            Part::Bucket(bound) => histogram.add_bucket(bound * unit_ms, sample.value),
+            Part::Sum => histogram.add_sum(sample.value * unit_ms),
+            Part::Count => histogram.add_count(sample.value),
+            Part::Whole => {}
         }
     }
 
@@ -74,12 +91,21 @@ impl Reading {
 
     /// All of a quantity together.
     pub fn sum(&self, quantity: Quantity) -> Option<f64> {
-        self.values.get(&quantity).map(|ranked| ranked.what.sum)
+        self.values.get(&quantity).map(|ranked| ranked.what.values().map(|tally| tally.sum).sum())
     }
 
     /// The mean of a quantity that is no count.
     pub fn mean(&self, quantity: Quantity) -> Option<f64> {
-        self.values.get(&quantity).map(|ranked| ranked.what.sum / f64::from(ranked.what.series))
+        let times = self.values.get(&quantity)?.what.values().map(|tally| tally.times);
+        Some(self.sum(quantity)? / f64::from(times.sum::<u32>()))
+    }
+
+    /// What only grows, and each series of it.
+    pub fn counts(&self) -> impl Iterator<Item = (Quantity, impl Iterator<Item = (&str, f64)>)> {
+        let counts = self.values.iter().filter(|(quantity, _)| quantity.is_count());
+        counts.map(|(quantity, ranked)| {
+            (*quantity, ranked.what.iter().map(|(series, tally)| (series.as_str(), tally.sum)))
+        })
     }
 
     /// Share of the KV cache in use, from 0 to 1.
@@ -91,20 +117,14 @@ impl Reading {
         Some(self.sum(Quantity::CacheUsed)? / size)
     }
 
-    /// Prompt tokens that were looked up in the prefix cache.
-    pub fn prefix_queries(&self) -> Option<f64> {
-        let both = || Some(self.sum(Quantity::PrefixHits)? + self.sum(Quantity::PrefixMisses)?);
-        self.sum(Quantity::PrefixQueries).or_else(both)
-    }
-
-    /// The histograms that the page holds.
-    pub fn histograms(&self) -> impl Iterator<Item = (Timing, &Histogram)> {
-        self.histograms.iter().map(|(timing, ranked)| (*timing, &ranked.what))
-    }
-
-    /// The histogram of a latency.
-    pub fn histogram(&self, timing: Timing) -> Option<&Histogram> {
-        self.histograms.get(&timing).map(|ranked| &ranked.what)
+    /// The histograms that the page holds, and each series of them.
+    pub fn histograms(
+        &self,
+    ) -> impl Iterator<Item = (Timing, impl Iterator<Item = (&str, Histogram)>)> {
+        self.histograms.iter().map(|(timing, ranked)| {
+            let series = ranked.what.iter();
+            (*timing, series.map(|(series, histogram)| (series.as_str(), histogram.clone())))
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::growth::{Growth, Mark};
 use super::histogram::Histogram;
 use super::names::{Quantity, Timing};
 use super::reading::Reading;
@@ -20,55 +21,29 @@ pub struct Seen {
     pub histograms: BTreeMap<Timing, Histogram>,
     /// Why columns hold no value although the server tells one.
     pub refused: BTreeMap<String, String>,
-    /// The last look.
-    last: Option<Reading>,
     /// What was counted since the first look.
-    grown: BTreeMap<&'static str, f64>,
+    pub growth: Growth,
     /// From which the next rates are taken.
-    base: Option<(Duration, Counts)>,
+    base: Option<(Duration, Mark)>,
     /// Rates are of no shorter time than this.
     shortest: Duration,
 }
 
-/// What is counted on from look to look, and the columns of it since the first look.
-const COUNTED: [(&str, Count); 8] = [
-    ("preemptions", |reading| reading.sum(Quantity::Preemptions)),
-    ("prompt_tokens", |reading| reading.sum(Quantity::PromptTokens)),
-    ("generation_tokens", |reading| reading.sum(Quantity::GenerationTokens)),
-    ("prefix_cache_queries", Reading::prefix_queries),
-    ("prefix_cache_hits", |reading| reading.sum(Quantity::PrefixHits)),
-    ("spec_drafts", |reading| reading.sum(Quantity::Drafts)),
-    ("spec_draft_tokens", |reading| reading.sum(Quantity::DraftTokens)),
-    ("spec_accepted_tokens", |reading| reading.sum(Quantity::AcceptedTokens)),
+/// The columns of what was counted since the first look; that of the queries of the prefix cache comes to them.
+const COUNTED: [(&str, Quantity); 7] = [
+    ("preemptions", Quantity::Preemptions),
+    ("prompt_tokens", Quantity::PromptTokens),
+    ("generation_tokens", Quantity::GenerationTokens),
+    ("prefix_cache_hits", Quantity::PrefixHits),
+    ("spec_drafts", Quantity::Drafts),
+    ("spec_draft_tokens", Quantity::DraftTokens),
+    ("spec_accepted_tokens", Quantity::AcceptedTokens),
 ];
 
-type Count = fn(&Reading) -> Option<f64>;
-
-/// What only grows, but where the server begins anew.
-#[derive(Clone, Copy, Debug)]
-struct Counts {
-    prompt: Option<f64>,
-    generation: Option<f64>,
-    prefix_queries: Option<f64>,
-    prefix_hits: Option<f64>,
-}
-
-impl Counts {
-    fn of(reading: &Reading) -> Self {
-        Self {
-            prompt: reading.sum(Quantity::PromptTokens),
-            generation: reading.sum(Quantity::GenerationTokens),
-            prefix_queries: reading.prefix_queries(),
-            prefix_hits: reading.sum(Quantity::PrefixHits),
-        }
-    }
-}
-
-/// By how much a count has grown; `None` where it has begun anew, and what was counted before that is
-/// lost. Many servers name a count only once there is something to count.
-fn growth(before: Option<f64>, now: Option<f64>) -> Option<f64> {
-    let (before, now) = (before.unwrap_or(0.0), now?);
-    (before <= now).then_some(now - before)
+/// Prompt tokens that were looked up in the prefix cache, of how much was counted of each quantity.
+fn prefix_queries(counted: impl Fn(Quantity) -> Option<f64>) -> Option<f64> {
+    let both = || Some(counted(Quantity::PrefixHits)? + counted(Quantity::PrefixMisses)?);
+    counted(Quantity::PrefixQueries).or_else(both)
 }
 
 impl Seen {
@@ -78,17 +53,30 @@ impl Seen {
     }
 
     /// Adds a look.
-    pub fn add(&mut self, at: Duration, reading: Reading) {
-        self.count_on(&reading);
-        let rates = self.rates(at, Counts::of(&reading));
+    pub fn add(&mut self, at: Duration, reading: &Reading) {
+        for (timing, new) in self.growth.add(reading) {
+            self.histograms.entry(timing).or_default().merge(&new);
+        }
+        let rates = self.rates(at, reading);
         if reading.is_empty() {
             // Some servers name nothing before their first request.
-            self.last = Some(reading);
             return;
         }
         self.engine = reading.engine;
+        let mut row = self.gauges(reading);
+        row.extend(self.counts(reading));
+        row.extend(rates);
+        // A column that the server does not have is none.
+        let known = |(name, value): &(&str, Option<f64>)| {
+            value.is_some() || self.series.columns.contains_key(*name)
+        };
+        row.retain(known);
+        self.series.push(at, row);
+    }
+
+    fn gauges(&mut self, reading: &Reading) -> Vec<(&'static str, Option<f64>)> {
         let many = 0.0..f64::INFINITY;
-        let mut row = vec![
+        vec![
             (
                 "requests_running",
                 self.within("requests_running", reading.sum(Quantity::Running), &many),
@@ -103,19 +91,14 @@ impl Seen {
                 self.share("spec_acceptance", reading.mean(Quantity::SpecAcceptance)),
             ),
             ("spec_length", self.within("spec_length", reading.mean(Quantity::SpecLength), &many)),
-        ];
-        let grown = COUNTED.iter().map(|(name, count)| {
-            (*name, count(&reading).map(|_| self.grown.get(name).copied().unwrap_or(0.0)))
-        });
-        row.extend(grown);
-        row.extend(rates);
-        // A column that the server does not have is none.
-        let known = |(name, value): &(&str, Option<f64>)| {
-            value.is_some() || self.series.columns.contains_key(*name)
-        };
-        row.retain(known);
-        self.series.push(at, row);
-        self.last = Some(reading);
+        ]
+    }
+
+    fn counts(&self, reading: &Reading) -> Vec<(&'static str, Option<f64>)> {
+        let counted = |quantity| reading.sum(quantity).is_some().then(|| self.growth.of(quantity));
+        let mut row: Vec<_> = COUNTED.map(|(name, quantity)| (name, counted(quantity))).into();
+        row.push(("prefix_cache_queries", prefix_queries(counted)));
+        row
     }
 
     /// A share, refused where it is none.
@@ -135,42 +118,30 @@ impl Seen {
         None
     }
 
-    /// Adds what was counted since the last look.
-    fn count_on(&mut self, reading: &Reading) {
-        let Some(last) = &self.last else { return };
-        for (name, count) in COUNTED {
-            let (before, now) = (count(last), count(reading));
-            // A count that has begun again has at least what it shows now.
-            let grown = growth(before, now).or(now).unwrap_or(0.0);
-            *self.grown.entry(name).or_default() += grown.max(0.0);
-        }
-        for (timing, histogram) in reading.histograms() {
-            let new = match last.histogram(timing) {
-                Some(before) => histogram.since(before),
-                None => histogram.clone(),
-            };
-            self.histograms.entry(timing).or_default().merge(&new);
-        }
-    }
-
-    fn rates(&mut self, at: Duration, now: Counts) -> Vec<(&'static str, Option<f64>)> {
-        let Some((since, before)) = self.base else {
-            self.base = Some((at, now));
+    fn rates(&mut self, at: Duration, reading: &Reading) -> Vec<(&'static str, Option<f64>)> {
+        let Some((since, before)) = &self.base else {
+            self.base = Some((at, self.growth.mark()));
             return Vec::new();
         };
-        let span = at.saturating_sub(since);
+        let span = at.saturating_sub(*since);
         if span < self.shortest || span.is_zero() {
             return Vec::new();
         }
-        self.base = Some((at, now));
+        let grown = |quantity| {
+            // Nothing is known of what is no longer on the page.
+            reading.sum(quantity)?;
+            self.growth.since(before, quantity)
+        };
         let a_second = |grown: f64| grown / span.as_secs_f64();
-        let queries = growth(before.prefix_queries, now.prefix_queries);
-        let hits = growth(before.prefix_hits, now.prefix_hits);
-        let ratio = queries.zip(hits).filter(|(queries, _)| 0.0 < *queries);
-        vec![
+        let ratio = prefix_queries(grown)
+            .zip(grown(Quantity::PrefixHits))
+            .filter(|(queries, _)| 0.0 < *queries);
+        let rates = vec![
             ("prefix_cache_hit_ratio", ratio.map(|(queries, hits)| hits / queries)),
-            ("prompt_tokens_per_s", growth(before.prompt, now.prompt).map(a_second)),
-            ("generation_tokens_per_s", growth(before.generation, now.generation).map(a_second)),
-        ]
+            ("prompt_tokens_per_s", grown(Quantity::PromptTokens).map(a_second)),
+            ("generation_tokens_per_s", grown(Quantity::GenerationTokens).map(a_second)),
+        ];
+        self.base = Some((at, self.growth.mark()));
+        rates
     }
 }

@@ -77,7 +77,7 @@ fn a_run_s_histograms_are_those_of_its_own_requests() {
         assert!(p50.at_most_ms.is_none_or(|most| p50.estimate_ms <= most), "{timing:?}");
     }
     let scraped = of_pages(&[VLLM, VLLM]);
-    assert_eq!(scraped.histograms[&Timing::Ttft].figures(), None, "nothing was asked meanwhile");
+    assert!(!scraped.histograms.contains_key(&Timing::Ttft), "nothing was asked meanwhile");
 }
 
 #[test]
@@ -172,6 +172,25 @@ fn a_server_that_begins_anew_in_mid_run_is_counted_on() {
     assert_eq!(column("generation_tokens_per_s"), [None, Some(200.0), None, Some(10.0)]);
     let ttft = scraped.histograms[&Timing::Ttft].figures().unwrap();
     assert_eq!((ttft.count, ttft.mean_ms), (4 + 4, 1000.0));
+    let warning = only_warning(&scraped);
+    assert!(warning.contains("http://x/metrics began anew 1 times"), "{warning}");
+}
+
+#[test]
+fn a_replica_that_begins_anew_beside_others_is_counted_on_and_is_a_warning() {
+    let page = |first: u32, second: u32| {
+        format!(
+            "vllm:generation_tokens_total{{engine=\"0\"}} {first}\n\
+             vllm:generation_tokens_total{{engine=\"1\"}} {second}\n"
+        )
+    };
+    // Together they show more at each look.
+    let scraped = of_pages(&[&page(100, 100), &page(150, 200), &page(20, 600), &page(50, 700)]);
+    let column = |name: &str| scraped.server.columns[name].clone();
+    let counted = [0.0, 150.0, 150.0 + 20.0 + 400.0, 570.0 + 130.0].map(Some);
+    assert_eq!(column("generation_tokens"), counted);
+    assert_eq!(column("generation_tokens_per_s"), [None, Some(150.0), None, Some(130.0)]);
+    assert!(only_warning(&scraped).contains("began anew 1 times"), "{:?}", scraped.warnings);
 }
 
 #[test]

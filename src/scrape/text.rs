@@ -24,6 +24,15 @@ impl Sample<'_> {
         let found = self.labels.iter().find(|(label, _)| label == name);
         found.map(|(_, value)| value.as_ref())
     }
+
+    /// What tells its series from the others of the metric, in whatever order the labels stand. All buckets of a
+    /// histogram are one.
+    pub fn series(&self) -> String {
+        let mut labels: Vec<_> = self.labels.iter().filter(|(label, _)| label != "le").collect();
+        labels.sort();
+        let labels = labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value)));
+        labels.collect::<Vec<_>>().join(",")
+    }
 }
 
 /// As the format writes it, without the value.
@@ -192,6 +201,14 @@ mod tests {
         assert_eq!(only("up 1").to_string(), "up");
         assert_eq!(only("up{} 1").labels, []);
         assert_eq!(only("\tup\t1\r").value, 1.0);
+    }
+
+    #[test]
+    fn a_series_is_the_same_in_whatever_order_its_labels_stand() {
+        let series = |line| only(line).series();
+        assert_eq!(series(r#"m{b="2",a="1"} 1"#), r#"a="1",b="2""#);
+        assert_eq!(series(r#"m_bucket{a="1",le="5",b="2"} 1"#), r#"a="1",b="2""#);
+        assert_eq!(series("m 1"), "");
     }
 
     #[test]
