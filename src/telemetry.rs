@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::gpu::{Energy, Lost, Process, ThrottleReason};
 use crate::metric::{Gauge, Scalar, Statistic, Watched};
 use crate::samples::Samples;
-use crate::scrape::{Histogram, Timing};
+use crate::scrape::Latencies;
 use crate::series::Series;
 
 /// Fewer readings while requests ran say too little of what was between them.
@@ -25,8 +25,8 @@ pub struct Telemetry {
     pub absent: BTreeMap<Watched, String>,
     /// Why scalars are not known although something was read.
     pub unread: BTreeMap<Scalar, String>,
-    /// What the server's own histograms counted, the requests of the warm-up among it.
-    pub server_latencies: BTreeMap<Timing, Histogram>,
+    /// What the server's own histograms counted.
+    pub server_latencies: Latencies,
     /// How long a reading of the server's metrics took, mean and longest, s; `None` where none was read.
     pub metrics_reading_s: Option<(f64, f64)>,
     /// The version of the GPUs' driver.
@@ -208,6 +208,7 @@ impl Telemetry {
         for source in &mut self.sources {
             source.series = std::mem::take(&mut source.series).moved(by_s);
         }
+        self.server_latencies = self.server_latencies.moved(by_s);
         self
     }
 
@@ -218,6 +219,7 @@ impl Telemetry {
         for source in &mut part.sources {
             source.series = source.series.within(from_s, to_s);
         }
+        part.server_latencies = part.server_latencies.within(from_s, to_s);
         part
     }
 
@@ -242,9 +244,7 @@ impl Telemetry {
         };
         self.absent.extend(next.absent);
         self.unread.extend(next.unread);
-        for (timing, histogram) in &next.server_latencies {
-            self.server_latencies.entry(*timing).or_default().merge(histogram);
-        }
+        self.server_latencies.append(next.server_latencies);
         self.gpu_driver = self.gpu_driver.take().or(next.gpu_driver);
         self.cuda = self.cuda.take().or(next.cuda);
         let new = |warning: &String| !self.warnings.contains(warning);

@@ -18,8 +18,8 @@ const MAX_ROWS: usize = 600;
 pub struct TelemetryReport {
     /// What was read of what.
     pub sources: Vec<SourceReport>,
-    /// The server's own latencies by the names of the client's, as its histograms have them; the requests of
-    /// the warm-up are among them.
+    /// The server's own latencies by the names of the client's, as its histograms have them: what they counted
+    /// between the readings nearest to the begin of the first request that counts and to the end of the last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub server_latencies: BTreeMap<String, HistogramFigures>,
     /// How long a reading of the server's metrics took on average, s; `null` where none was read.
@@ -78,8 +78,9 @@ impl TelemetryReport {
             sources: sources
                 .map(|(all, counted)| SourceReport::new(all, &counted.series))
                 .collect(),
-            server_latencies: telemetry
+            server_latencies: counted
                 .server_latencies
+                .total()
                 .iter()
                 .filter_map(|(timing, counted)| {
                     Some((timing.name().to_owned(), counted.figures()?))
@@ -132,6 +133,7 @@ impl ReadFigures {
 mod tests {
     use super::*;
     use crate::metric::Watched;
+    use crate::scrape::counted_latencies;
     use crate::telemetry::tests::source;
 
     #[test]
@@ -147,6 +149,17 @@ mod tests {
         let figures =
             ReadFigures { count: 3, mean: 1001.0, min: 1000.0, max: 1002.0, last: 1002.0 };
         assert_eq!(gpu.figures["power_w"], figures);
+    }
+
+    #[test]
+    fn the_server_s_own_latencies_are_of_what_counts() {
+        // 10 in the warm-up, 5 in the drain.
+        let telemetry = Telemetry {
+            server_latencies: counted_latencies(&[0, 10, 200, 3000, 5]),
+            ..Telemetry::default()
+        };
+        let report = TelemetryReport::new(&telemetry, &telemetry.within(1.1, 2.9));
+        assert_eq!(report.server_latencies["ttft"].count, 3200);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod fetch;
 mod gpus;
 mod growth;
 mod histogram;
+mod latencies;
 mod names;
 mod raw;
 mod reading;
@@ -33,6 +34,9 @@ use fetch::Fetcher;
 
 pub use gpus::Gpu;
 pub use histogram::{Estimate, Histogram, HistogramFigures};
+pub use latencies::Latencies;
+#[cfg(test)]
+pub(crate) use latencies::tests::counted as counted_latencies;
 pub use names::Timing;
 
 /// How often a server is looked at, where nothing else is said.
@@ -114,7 +118,7 @@ pub struct Scraped {
     /// See `spent`.
     pub longest: Duration,
     /// What the server's own histograms counted between the first look and the last.
-    pub histograms: BTreeMap<Timing, Histogram>,
+    pub histograms: Latencies,
     /// The GPUs that the page shows.
     pub gpus: Vec<Gpu>,
     /// The metrics that were asked for, by name and labels.

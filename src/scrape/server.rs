@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::growth::{Growth, Mark};
-use super::histogram::Histogram;
-use super::names::{Quantity, Timing};
+use super::latencies::Latencies;
+use super::names::Quantity;
 use super::reading::Reading;
 use crate::series::Series;
 
@@ -18,7 +18,7 @@ pub struct Seen {
     /// The columns.
     pub series: Series,
     /// What its own histograms have counted since the first look.
-    pub histograms: BTreeMap<Timing, Histogram>,
+    pub histograms: Latencies,
     /// Why columns hold no value although the server tells one.
     pub refused: BTreeMap<String, String>,
     /// What was counted since the first look.
@@ -54,9 +54,7 @@ impl Seen {
 
     /// Adds a look.
     pub fn add(&mut self, at: Duration, reading: &Reading) {
-        for (timing, new) in self.growth.add(reading) {
-            self.histograms.entry(timing).or_default().merge(&new);
-        }
+        self.histograms.push(at, self.growth.add(reading));
         let rates = self.rates(at, reading);
         if reading.is_empty() {
             // Some servers name nothing before their first request.

@@ -33,6 +33,10 @@ fn last(scraped: &Scraped, column: &str) -> Option<f64> {
     *scraped.server.columns.get(column)?.last()?
 }
 
+fn figures(scraped: &Scraped, timing: Timing) -> Option<HistogramFigures> {
+    scraped.histograms.total().get(&timing)?.figures()
+}
+
 /// The page with another value of a metric.
 fn with(page: &str, name: &str, value: u32) -> String {
     let changed = page.lines().map(|line| match line.rsplit_once(' ') {
@@ -67,17 +71,17 @@ fn vllm_s_page_is_understood() {
 fn a_run_s_histograms_are_those_of_its_own_requests() {
     // The page was recorded after 52 first tokens; that of an engine which has just started has none.
     let scraped = of_pages(&["", VLLM]);
-    let ttft = scraped.histograms[&Timing::Ttft].figures().unwrap();
+    let ttft = figures(&scraped, Timing::Ttft).unwrap();
     assert_eq!(ttft.count, 52);
     assert!((ttft.mean_ms - 50_225.019 / 52.0).abs() < 0.01, "{ttft:?}");
     for timing in [Timing::Tpot, Timing::Itl, Timing::QueueTime, Timing::E2e] {
-        let figures = scraped.histograms[&timing].figures().unwrap();
+        let figures = figures(&scraped, timing).unwrap();
         let p50 = figures.p50.unwrap();
         assert!(p50.above_ms <= p50.estimate_ms, "{timing:?}");
         assert!(p50.at_most_ms.is_none_or(|most| p50.estimate_ms <= most), "{timing:?}");
     }
     let scraped = of_pages(&[VLLM, VLLM]);
-    assert!(!scraped.histograms.contains_key(&Timing::Ttft), "nothing was asked meanwhile");
+    assert_eq!(figures(&scraped, Timing::Ttft), None, "nothing was asked meanwhile");
 }
 
 #[test]
@@ -95,13 +99,13 @@ vllm:time_per_output_token_seconds_count{model_name=\"m\"} 0
     let scraped = of_pages(&[page, &later]);
     assert_eq!(last(&scraped, "kv_cache_usage"), Some(0.5), "the mean of the engines");
     assert_eq!(last(&scraped, "prefix_cache_hit_ratio"), Some(1.0));
-    let itl = scraped.histograms[&Timing::Itl].figures().unwrap();
+    let itl = figures(&scraped, Timing::Itl).unwrap();
     assert_eq!((itl.count, itl.mean_ms, itl.p50), (8, 1000.0, None));
     // Some versions have the old and the new at once.
     let both =
         format!("{later}vllm:inter_token_latency_seconds_count 8\nvllm:kv_cache_usage_perc 0.1\n");
     let scraped = of_pages(&[page, &both]);
-    assert_eq!(scraped.histograms[&Timing::Itl].figures().unwrap().count, 8);
+    assert_eq!(figures(&scraped, Timing::Itl).unwrap().count, 8);
     assert_eq!(last(&scraped, "kv_cache_usage"), Some(0.1));
 }
 
@@ -115,12 +119,12 @@ fn max_s_page_is_understood() {
     assert_eq!(last(&scraped, "prefix_cache_hit_ratio"), Some(0.0));
     assert_eq!(last(&scraped, "prompt_tokens_per_s"), Some(770.0));
     assert_eq!(last(&scraped, "generation_tokens_per_s"), Some(5452.0));
-    let ttft = scraped.histograms[&Timing::Ttft].figures().unwrap();
+    let ttft = figures(&scraped, Timing::Ttft).unwrap();
     assert_eq!(ttft.count, 39);
     assert!((ttft.mean_ms - 1_021.139_91 / 39.0).abs() < 1e-9, "{ttft:?}");
     let p50 = ttft.p50.unwrap();
     assert_eq!((p50.above_ms, p50.at_most_ms), (16.4, Some(24.4)), "in milliseconds as it is");
-    let e2e = scraped.histograms[&Timing::E2e].figures().unwrap();
+    let e2e = figures(&scraped, Timing::E2e).unwrap();
     assert_eq!(e2e.count, 39, "of both paths");
 }
 
@@ -144,13 +148,13 @@ fn the_other_engines_pages_are_understood() {
     let sglang = of_pages(&["", SGLANG]);
     assert_eq!(last(&sglang, "preemptions"), Some(3.0));
     assert_eq!(last(&sglang, "prefix_cache_hit_ratio"), Some(61_000.0 / 8_128_902.0));
-    assert_eq!(sglang.histograms.len(), 4);
+    assert_eq!(sglang.histograms.total().len(), 4);
     assert_eq!(last(&of_pages(&["", TRTLLM]), "prefix_cache_hit_ratio"), Some(0.4));
     assert_eq!(last(&of_pages(&["", LLAMA_CPP]), "generation_tokens_per_s"), Some(39_080.0));
     let tgi = of_pages(&["", TGI]);
     assert_eq!(last(&tgi, "prompt_tokens_per_s"), Some(11_000.0));
     assert_eq!(last(&tgi, "generation_tokens_per_s"), Some(15_750.0));
-    assert_eq!(tgi.histograms[&Timing::Tpot].figures().unwrap().mean_ms, 14.0);
+    assert_eq!(figures(&tgi, Timing::Tpot).unwrap().mean_ms, 14.0);
     // As a collector on the way writes them.
     let other = SGLANG.replace("sglang:", "sglang_");
     assert_eq!(of_pages(&[&other]).engine, Some("SGLang"));
@@ -170,7 +174,7 @@ fn a_server_that_begins_anew_in_mid_run_is_counted_on() {
     let column = |name: &str| scraped.server.columns[name].clone();
     assert_eq!(column("preemptions"), [Some(0.0), Some(2.0), Some(3.0), Some(3.0)]);
     assert_eq!(column("generation_tokens_per_s"), [None, Some(200.0), None, Some(10.0)]);
-    let ttft = scraped.histograms[&Timing::Ttft].figures().unwrap();
+    let ttft = figures(&scraped, Timing::Ttft).unwrap();
     assert_eq!((ttft.count, ttft.mean_ms), (4 + 4, 1000.0));
     let warning = only_warning(&scraped);
     assert!(warning.contains("http://x/metrics began anew 1 times"), "{warning}");
@@ -317,7 +321,8 @@ fn the_embedded_engine_s_metrics_agree_with_its_truth() {
     assert_eq!(scraped.warnings, Vec::<String>::new());
     assert_eq!(scraped.engine, Some("vLLM"));
 
-    let figures = |timing| scraped.histograms[&timing].figures().unwrap();
+    let own = scraped.histograms.total();
+    let figures = |timing| own[&timing].figures().unwrap();
     assert_eq!((truth.len(), figures(Timing::Ttft).count), (20, 20));
     assert_eq!(figures(Timing::E2e).count, 20);
     assert_eq!(figures(Timing::QueueTime).count, 20);
