@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::gpu::{Energy, Lost, Process, ThrottleReason};
 use crate::metric::{Gauge, Scalar, Statistic, Watched};
 use crate::samples::Samples;
-use crate::scrape::Latencies;
+use crate::scrape::{self, Latencies};
 use crate::series::Series;
 
 /// Fewer readings while requests ran say too little of what was between them.
@@ -75,6 +75,19 @@ pub struct GpuFacts {
     pub lost: Option<Lost>,
 }
 
+/// Speculative decoding by the server's own counts. What it does not count is `null`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Speculation {
+    /// Drafts.
+    pub drafts: Option<u64>,
+    /// Their tokens.
+    pub draft_tokens: Option<u64>,
+    /// Those that were accepted.
+    pub accepted_tokens: Option<u64>,
+    /// Share of the drafts of which the token at each place was accepted, the first place first.
+    pub accepted_ratio_by_position: Option<Vec<f64>>,
+}
+
 impl Telemetry {
     /// The GPUs that were held back by heat or power, in words.
     pub fn throttled(&self) -> impl Iterator<Item = String> {
@@ -125,15 +138,37 @@ impl Telemetry {
         self.counted_ratio("prefix_cache_hits", "prefix_cache_queries")
     }
 
+    /// What is known of speculative decoding; `None` where the server counts nothing of it.
+    pub fn speculation(&self) -> Option<Speculation> {
+        let counted = |column| self.counted(column).map(|count| count.round() as u64);
+        let speculation = Speculation {
+            drafts: counted("spec_drafts"),
+            draft_tokens: counted("spec_draft_tokens"),
+            accepted_tokens: counted("spec_accepted_tokens"),
+            accepted_ratio_by_position: self.accepted_by_place(),
+        };
+        let Speculation { drafts, draft_tokens, accepted_tokens, .. } = speculation;
+        drafts.or(draft_tokens).or(accepted_tokens).is_some().then_some(speculation)
+    }
+
+    /// Share of the drafts of which the token at each place was accepted.
+    fn accepted_by_place(&self) -> Option<Vec<f64>> {
+        let ratio = |place| self.counted_ratio(&scrape::accepted_at(place), "spec_drafts");
+        let ratios: Vec<f64> = (0..u8::MAX).map_while(ratio).collect();
+        (!ratios.is_empty()).then_some(ratios)
+    }
+
     /// By how much one count of the server has grown for each that another has.
     fn counted_ratio(&self, part: &str, whole: &str) -> Option<f64> {
-        let grown = |column: &str| {
-            let grown =
-                self.of(Watched::Server).filter_map(|source| increase(&source.series, column));
-            grown.reduce(|sum, grown| sum + grown)
-        };
-        let whole = grown(whole).filter(|whole| 0.0 < *whole)?;
-        Some(grown(part)? / whole)
+        let whole = self.counted(whole).filter(|whole| 0.0 < *whole)?;
+        Some(self.counted(part)? / whole)
+    }
+
+    /// By how much a count of the server has grown.
+    fn counted(&self, column: &str) -> Option<f64> {
+        let servers = self.of(Watched::Server);
+        let grown = servers.filter_map(|source| increase(&source.series, column));
+        grown.reduce(|sum, grown| sum + grown)
     }
 
     fn reason(&self, watched: Watched, column: &str) -> String {
@@ -360,6 +395,38 @@ pub(crate) mod tests {
         let said = of(vec![source("server", Watched::Server, "spec_length", &[2.0, 3.0])]);
         assert_eq!(said.scalar(Scalar::SpecAcceptedLength, None), Ok(2.5));
         assert!(said.scalar(Scalar::SpecAcceptanceRatio, None).is_err());
+    }
+
+    #[test]
+    fn drafts_are_counted_over_a_stretch_of_time_and_what_is_not_told_is_unknown() {
+        let mut server = source("server", Watched::Server, "spec_drafts", &[0.0, 10.0, 110.0]);
+        for (column, values) in [
+            ("spec_draft_tokens", [0.0, 30.0, 330.0]),
+            ("spec_accepted_tokens", [0.0, 30.0, 150.0]),
+            ("spec_accepted_tokens_at_0", [0.0, 10.0, 80.0]),
+            ("spec_accepted_tokens_at_1", [0.0, 10.0, 50.0]),
+            ("spec_accepted_tokens_at_2", [0.0, 10.0, 20.0]),
+        ] {
+            let counts = source("server", Watched::Server, column, &values);
+            server.series.columns.extend(counts.series.columns);
+        }
+        let expected = Speculation {
+            drafts: Some(100),
+            draft_tokens: Some(300),
+            accepted_tokens: Some(120),
+            accepted_ratio_by_position: Some(vec![0.7, 0.4, 0.1]),
+        };
+        let all = of(vec![server]);
+        assert_eq!(all.within(1.0, 2.0).speculation(), Some(expected));
+        let tokens = source("server", Watched::Server, "spec_draft_tokens", &[5.0, 25.0]);
+        let expected = Speculation {
+            drafts: None,
+            draft_tokens: Some(20),
+            accepted_tokens: None,
+            accepted_ratio_by_position: None,
+        };
+        assert_eq!(of(vec![tokens]).speculation(), Some(expected));
+        assert_eq!(Telemetry::default().speculation(), None);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub fn lines(report: &Report) -> Vec<String> {
             _ => None,
         });
     }
+    lines.extend(speculation_line(report));
     lines.extend(energy_line(report));
     if let Some(reason) = telemetry.absent.get("gpu") {
         lines.push(format!("gpu      none was read: {reason}"));
@@ -83,6 +84,26 @@ fn server_line(source: &SourceReport) -> Option<String> {
     (!parts.is_empty()).then(|| format!("server   {}: {}", source.what, parts.join(", ")))
 }
 
+/// What became of the drafts; `None` where the server counts none.
+fn speculation_line(report: &Report) -> Option<String> {
+    let own = &report.servebench;
+    let speculation = own.telemetry.speculation.as_ref()?;
+    let scalar = |name: &str| own.scalars.get(name).copied().flatten();
+    let accepted = scalar("spec_acceptance_ratio")?;
+    let mut line = format!("server   {:.0} % of the drafts' tokens accepted", 100.0 * accepted);
+    if let Some(ratios) = &speculation.accepted_ratio_by_position {
+        let ratios: Vec<_> = ratios.iter().map(|ratio| format!("{:.0}", 100.0 * ratio)).collect();
+        line.push_str(&format!(" (by position {} %)", ratios.join(", ")));
+    }
+    if let Some(length) = scalar("spec_accepted_length") {
+        line.push_str(&format!(", {length:.2} tokens a step"));
+    }
+    if let Some(drafts) = speculation.drafts {
+        line.push_str(&format!(", {drafts} drafts"));
+    }
+    Some(line)
+}
+
 fn energy_line(report: &Report) -> Option<String> {
     let scalar = |name: &str| report.servebench.scalars.get(name).copied().flatten();
     let per_token = scalar("energy_per_output_token")?;
@@ -107,4 +128,39 @@ fn latency_line(report: &Report) -> Option<String> {
         line.push_str(&format!("; {:.2} ms of it queued", queue.mean_ms));
     }
     Some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::completed;
+    use crate::render::tests::report;
+    use crate::summary::tests::counted;
+    use crate::telemetry::Speculation;
+
+    #[test]
+    fn a_line_says_what_became_of_the_drafts() {
+        let mut report = report("sharegpt", &[counted(completed(&[60, 70]), 2)]);
+        assert_eq!(speculation_line(&report), None);
+        let own = &mut report.servebench;
+        own.scalars.insert("spec_acceptance_ratio".to_owned(), Some(0.4));
+        own.scalars.insert("spec_accepted_length".to_owned(), Some(2.2));
+        let mut speculation = Speculation {
+            drafts: Some(100),
+            draft_tokens: Some(300),
+            accepted_tokens: Some(120),
+            accepted_ratio_by_position: Some(vec![0.7, 0.4, 0.1]),
+        };
+        own.telemetry.speculation = Some(speculation.clone());
+        assert_eq!(
+            speculation_line(&report).unwrap(),
+            "server   40 % of the drafts' tokens accepted (by position 70, 40, 10 %), 2.20 tokens a step, 100 drafts"
+        );
+        speculation.drafts = None;
+        speculation.accepted_ratio_by_position = None;
+        report.servebench.telemetry.speculation = Some(speculation);
+        report.servebench.scalars.remove("spec_accepted_length");
+        let line = speculation_line(&report).unwrap();
+        assert_eq!(line, "server   40 % of the drafts' tokens accepted");
+    }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::metric::Statistic;
 use crate::scrape::HistogramFigures;
 use crate::series::Series;
-use crate::telemetry::{GpuFacts, Source, Telemetry};
+use crate::telemetry::{GpuFacts, Source, Speculation, Telemetry};
 
 /// The most rows of a series; of more, each is the mean of neighbours. The figures are of all of them.
 const MAX_ROWS: usize = 600;
@@ -22,6 +22,9 @@ pub struct TelemetryReport {
     /// between the readings nearest to the begin of the first request that counts and to the end of the last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub server_latencies: BTreeMap<String, HistogramFigures>,
+    /// Speculative decoding by the server's own counts, of the requests that count; `null` where it counts none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<Speculation>,
     /// How long a reading of the server's metrics took on average, s; `null` where none was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_reading_s_mean: Option<f64>,
@@ -86,6 +89,7 @@ impl TelemetryReport {
                     Some((timing.name().to_owned(), counted.figures()?))
                 })
                 .collect(),
+            speculation: counted.speculation(),
             metrics_reading_s_mean: telemetry.metrics_reading_s.map(|(mean, _)| mean),
             metrics_reading_s_max: telemetry.metrics_reading_s.map(|(_, longest)| longest),
             absent: telemetry

@@ -38,6 +38,7 @@ pub use latencies::Latencies;
 #[cfg(test)]
 pub(crate) use latencies::tests::counted as counted_latencies;
 pub use names::Timing;
+pub use server::accepted_at;
 
 /// How often a server is looked at, where nothing else is said.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -106,8 +107,8 @@ pub struct Scraped {
     /// The server's columns, as far as it has them: `requests_running`, `requests_waiting`,
     /// `kv_cache_usage` and `spec_acceptance` (from 0 to 1), `spec_length`; counts since the first look
     /// (`preemptions`, `prompt_tokens`, `generation_tokens`, `prefix_cache_queries`, `prefix_cache_hits`,
-    /// `spec_drafts`, `spec_draft_tokens`, `spec_accepted_tokens`); and of the time since the look
-    /// before `prefix_cache_hit_ratio` (of prompt tokens), `prompt_tokens_per_s`,
+    /// `spec_drafts`, `spec_draft_tokens`, `spec_accepted_tokens`, and `spec_accepted_tokens_at_0` for each place
+    /// in a draft); and of the time since the look before `prefix_cache_hit_ratio` (of prompt tokens), `prompt_tokens_per_s`,
     /// `generation_tokens_per_s`. Those of several engines are added, of shares it is the mean. A count that
     /// falls has begun anew: that is seen of each series for itself, and counts from 0.
     pub server: Series,

@@ -2,7 +2,7 @@
 //!
 //! As their sources have it: vLLM's `v1/metrics/loggers.py` (and v0's `engine/metrics.py`), SGLang's
 //! `metrics_collector.py`, TensorRT-LLM's `metrics/collector.py`, the README of Triton's
-//! `tensorrtllm_backend`, llama.cpp's `tools/server`, TGI's `docs/source/reference/metrics.md`; MAX's
+//! `tensorrtllm_backend`, llama.cpp's `tools/server/server-task.cpp`, TGI's `docs/source/reference/metrics.md`; MAX's
 //! as a server of version 26.7 wrote them.
 
 use super::text::Sample;
@@ -38,9 +38,11 @@ pub enum Quantity {
     DraftTokens,
     /// Draft tokens that were accepted.
     AcceptedTokens,
+    /// Those of them that stood at a place of their draft, the first of which is 0.
+    AcceptedAt(u8),
     /// Share of the draft tokens that were accepted lately, where the server keeps no counts.
     SpecAcceptance,
-    /// Tokens that a step generated lately with a draft, likewise.
+    /// Tokens that a step generated lately with a draft, likewise; 0 where there was none.
     SpecLength,
 }
 
@@ -56,7 +58,8 @@ impl Quantity {
             | Self::GenerationTokens
             | Self::Drafts
             | Self::DraftTokens
-            | Self::AcceptedTokens => true,
+            | Self::AcceptedTokens
+            | Self::AcceptedAt(_) => true,
             Self::Running
             | Self::Waiting
             | Self::CacheShare
@@ -101,8 +104,18 @@ impl Timing {
 pub enum Meaning {
     /// Its value is this quantity.
     Value(Quantity),
+    /// Its values are the draft tokens that were accepted at each place, which this label says.
+    AcceptedAt(&'static str),
     /// It is a histogram of this latency, in units of so many milliseconds.
     Histogram(Timing, f64),
+}
+
+/// Places in a draft beyond these are not told from each other.
+const MOST_PLACES: u8 = 32;
+
+/// The place in a draft that a label of the value says.
+pub fn place_in_draft(sample: &Sample<'_>, label: &str) -> Option<u8> {
+    sample.label(label)?.parse().ok().filter(|place| *place < MOST_PLACES)
 }
 
 /// A name that is known. Of the names that mean the same, the first that a page holds counts.
@@ -127,6 +140,10 @@ pub struct Engine {
 
 const fn value(name: &'static str, quantity: Quantity) -> Known {
     Known { name, label: None, meaning: Meaning::Value(quantity) }
+}
+
+const fn accepted_at(name: &'static str, label: &'static str) -> Known {
+    Known { name, label: None, meaning: Meaning::AcceptedAt(label) }
 }
 
 const fn of(label: (&'static str, &'static str), known: Known) -> Known {
@@ -168,6 +185,7 @@ const VLLM: &[Known] = &[
     value("vllm:spec_decode_num_drafts_total", Quantity::Drafts),
     value("vllm:spec_decode_num_draft_tokens_total", Quantity::DraftTokens),
     value("vllm:spec_decode_num_accepted_tokens_total", Quantity::AcceptedTokens),
+    accepted_at("vllm:spec_decode_num_accepted_tokens_per_pos_total", "position"),
     seconds("vllm:time_to_first_token_seconds", Timing::Ttft),
     seconds("vllm:request_time_per_output_token_seconds", Timing::Tpot),
     seconds("vllm:inter_token_latency_seconds", Timing::Itl),
@@ -196,7 +214,9 @@ const SGLANG: &[Known] = &[
     seconds("sglang:e2e_request_latency_seconds", Timing::E2e),
 ];
 
-/// Of `trtllm-serve`, at `/prometheus/metrics`. Tokens are counted as a request ends.
+/// Of `trtllm-serve`, at `/prometheus/metrics`. Tokens are counted as a request ends, those of drafts at each step. What it
+/// counts by place (`trtllm_spec_decode_accepted_tokens_total`) is of requests that ended, and there is no count of the
+/// drafts beside it.
 const TRTLLM: &[Known] = &[
     value("trtllm_num_requests_running", Quantity::Running),
     value("trtllm_num_requests_waiting", Quantity::Waiting),
@@ -205,6 +225,11 @@ const TRTLLM: &[Known] = &[
     value("trtllm_prompt_cached_tokens_total", Quantity::PrefixHits),
     value("trtllm_prompt_tokens_total", Quantity::PromptTokens),
     value("trtllm_generation_tokens_total", Quantity::GenerationTokens),
+    value("trtllm_spec_decode_num_draft_tokens_total", Quantity::DraftTokens),
+    value("trtllm_spec_decode_num_draft_tokens", Quantity::DraftTokens),
+    value("trtllm_spec_decode_num_accepted_tokens_total", Quantity::AcceptedTokens),
+    value("trtllm_spec_decode_num_accepted_tokens", Quantity::AcceptedTokens),
+    value("trtllm_spec_decode_acceptance_length", Quantity::SpecLength),
     seconds("trtllm_time_to_first_token_seconds", Timing::Ttft),
     seconds("trtllm_time_per_output_token_seconds", Timing::Tpot),
     seconds("trtllm_request_queue_time_seconds", Timing::QueueTime),
@@ -248,6 +273,10 @@ const LLAMA_CPP: &[Known] = &[
     value("llamacpp:kv_cache_usage_ratio", Quantity::CacheShare),
     value("llamacpp:prompt_tokens_total", Quantity::PromptTokens),
     value("llamacpp:tokens_predicted_total", Quantity::GenerationTokens),
+    value("llamacpp:spec_decode_num_drafts_total", Quantity::Drafts),
+    value("llamacpp:spec_decode_num_draft_tokens_total", Quantity::DraftTokens),
+    value("llamacpp:spec_decode_num_accepted_tokens_total", Quantity::AcceptedTokens),
+    accepted_at("llamacpp:spec_decode_num_accepted_tokens_per_pos_total", "position"),
 ];
 
 /// Tokens are counted as a request ends.
@@ -301,7 +330,7 @@ impl Known {
             return None;
         }
         match (self.meaning, end) {
-            (Meaning::Value(_), "") => match self.label {
+            (Meaning::Value(_) | Meaning::AcceptedAt(_), "") => match self.label {
                 Some((label, wanted)) if sample.label(label).unwrap_or_default() != wanted => None,
                 _ => Some(Part::Whole),
             },

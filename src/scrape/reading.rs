@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::histogram::Histogram;
-use super::names::{Engine, Meaning, Part, Quantity, Timing};
+use super::names::{self, Engine, Meaning, Part, Quantity, Timing};
 use super::text::Sample;
 
 /// One look at a server.
@@ -53,6 +53,11 @@ impl Reading {
     fn add(&mut self, place: usize, meaning: Meaning, part: Part, sample: &Sample<'_>) {
         match meaning {
             Meaning::Value(quantity) => self.add_value(place, quantity, sample),
+            Meaning::AcceptedAt(label) => {
+                if let Some(at) = names::place_in_draft(sample, label) {
+                    self.add_value(place, Quantity::AcceptedAt(at), sample);
+                }
+            }
             Meaning::Histogram(timing, unit_ms) => {
                 self.add_part(place, timing, unit_ms, part, sample);
             }
@@ -98,6 +103,14 @@ impl Reading {
     pub fn mean(&self, quantity: Quantity) -> Option<f64> {
         let times = self.values.get(&quantity)?.what.values().map(|tally| tally.times);
         Some(self.sum(quantity)? / f64::from(times.sum::<u32>()))
+    }
+
+    /// The places in a draft of which the page counts what was accepted.
+    pub fn places_in_draft(&self) -> impl Iterator<Item = u8> {
+        self.values.keys().filter_map(|quantity| match quantity {
+            Quantity::AcceptedAt(place) => Some(*place),
+            _ => None,
+        })
     }
 
     /// What only grows, and each series of it.

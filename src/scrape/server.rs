@@ -1,5 +1,6 @@
 //! Looks at a server, one after the other, as columns over time. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
@@ -40,6 +41,14 @@ const COUNTED: [(&str, Quantity); 7] = [
     ("spec_accepted_tokens", Quantity::AcceptedTokens),
 ];
 
+/// The values of columns at a look.
+type Row = Vec<(Cow<'static, str>, Option<f64>)>;
+
+/// The column of the draft tokens that were accepted at a place of their draft.
+pub fn accepted_at(place: u8) -> String {
+    format!("spec_accepted_tokens_at_{place}")
+}
+
 /// Prompt tokens that were looked up in the prefix cache, of how much was counted of each quantity.
 fn prefix_queries(counted: impl Fn(Quantity) -> Option<f64>) -> Option<f64> {
     let both = || Some(counted(Quantity::PrefixHits)? + counted(Quantity::PrefixMisses)?);
@@ -61,20 +70,32 @@ impl Seen {
             return;
         }
         self.engine = reading.engine;
+        let counts = self.counts(reading);
+        let columns: Vec<_> = counts.iter().map(|(name, _)| name.clone()).collect();
         let mut row = self.gauges(reading);
-        row.extend(self.counts(reading));
+        row.extend(counts);
         row.extend(rates);
         // A column that the server does not have is none.
-        let known = |(name, value): &(&str, Option<f64>)| {
-            value.is_some() || self.series.columns.contains_key(*name)
+        let known = |(name, value): &(Cow<'_, str>, Option<f64>)| {
+            value.is_some() || self.series.columns.contains_key(name.as_ref())
         };
         row.retain(known);
-        self.series.push(at, row);
+        self.series.push(at, row.iter().map(|(name, value)| (name.as_ref(), *value)));
+        columns.iter().for_each(|column| self.begin_at_zero(column));
     }
 
-    fn gauges(&mut self, reading: &Reading) -> Vec<(&'static str, Option<f64>)> {
+    /// A count that the server names only now was 0 at the looks before.
+    fn begin_at_zero(&mut self, column: &str) {
+        let Some(values) = self.series.columns.get_mut(column) else { return };
+        let named = values.iter().position(Option::is_some).unwrap_or_default();
+        values[..named].fill(Some(0.0));
+    }
+
+    fn gauges(&mut self, reading: &Reading) -> Row {
         let many = 0.0..f64::INFINITY;
-        vec![
+        // A step has a token at least: of 0 there was none with a draft.
+        let length = reading.mean(Quantity::SpecLength).filter(|length| *length != 0.0);
+        let row = [
             (
                 "requests_running",
                 self.within("requests_running", reading.sum(Quantity::Running), &many),
@@ -88,14 +109,22 @@ impl Seen {
                 "spec_acceptance",
                 self.share("spec_acceptance", reading.mean(Quantity::SpecAcceptance)),
             ),
-            ("spec_length", self.within("spec_length", reading.mean(Quantity::SpecLength), &many)),
-        ]
+            ("spec_length", self.within("spec_length", length, &many)),
+        ];
+        row.map(|(name, value)| (Cow::Borrowed(name), value)).into()
     }
 
-    fn counts(&self, reading: &Reading) -> Vec<(&'static str, Option<f64>)> {
+    fn counts(&self, reading: &Reading) -> Row {
         let counted = |quantity| reading.sum(quantity).is_some().then(|| self.growth.of(quantity));
-        let mut row: Vec<_> = COUNTED.map(|(name, quantity)| (name, counted(quantity))).into();
-        row.push(("prefix_cache_queries", prefix_queries(counted)));
+        let mut row: Row =
+            COUNTED.map(|(name, quantity)| (Cow::Borrowed(name), counted(quantity))).into();
+        row.push(("prefix_cache_queries".into(), prefix_queries(counted)));
+        let places = reading.places_in_draft();
+        row.extend(
+            places.map(|place| {
+                (Cow::Owned(accepted_at(place)), counted(Quantity::AcceptedAt(place)))
+            }),
+        );
         row
     }
 
@@ -116,7 +145,7 @@ impl Seen {
         None
     }
 
-    fn rates(&mut self, at: Duration, reading: &Reading) -> Vec<(&'static str, Option<f64>)> {
+    fn rates(&mut self, at: Duration, reading: &Reading) -> Row {
         let Some((since, before)) = &self.base else {
             self.base = Some((at, self.growth.mark()));
             return Vec::new();
@@ -134,12 +163,12 @@ impl Seen {
         let ratio = prefix_queries(grown)
             .zip(grown(Quantity::PrefixHits))
             .filter(|(queries, _)| 0.0 < *queries);
-        let rates = vec![
+        let rates = [
             ("prefix_cache_hit_ratio", ratio.map(|(queries, hits)| hits / queries)),
             ("prompt_tokens_per_s", grown(Quantity::PromptTokens).map(a_second)),
             ("generation_tokens_per_s", grown(Quantity::GenerationTokens).map(a_second)),
         ];
         self.base = Some((at, self.growth.mark()));
-        rates
+        rates.map(|(name, value)| (Cow::Borrowed(name), value)).into()
     }
 }

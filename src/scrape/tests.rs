@@ -198,6 +198,62 @@ fn a_replica_that_begins_anew_beside_others_is_counted_on_and_is_a_warning() {
 }
 
 #[test]
+fn speculative_decoding_is_counted_in_all_and_by_place() {
+    let page = |prefix: &str, [drafts, tokens, accepted, first, second]: [u32; 5]| {
+        let of = |name: &str| format!("{prefix}:spec_decode_num_{name}_total");
+        let place = of("accepted_tokens_per_pos");
+        format!(
+            "{}{{m=\"a\"}} {drafts}\n{}{{m=\"a\"}} {tokens}\n{}{{m=\"a\"}} {accepted}\n\
+             {place}{{m=\"a\",position=\"0\"}} {first}\n{place}{{m=\"a\",position=\"1\"}} {second}\n\
+             {place}{{m=\"a\",position=\"9999\"}} 7\n{place}{{m=\"a\"}} 7\n",
+            of("drafts"),
+            of("draft_tokens"),
+            of("accepted_tokens")
+        )
+    };
+    for (prefix, engine) in [("vllm", "vLLM"), ("llamacpp", "llama.cpp")] {
+        let before = page(prefix, [10, 20, 12, 8, 4]);
+        let scraped = of_pages(&[&before, &page(prefix, [110, 220, 132, 88, 44])]);
+        assert_eq!(scraped.engine, Some(engine));
+        for (column, counted) in [
+            ("spec_drafts", 100.0),
+            ("spec_draft_tokens", 200.0),
+            ("spec_accepted_tokens", 120.0),
+            ("spec_accepted_tokens_at_0", 80.0),
+            ("spec_accepted_tokens_at_1", 40.0),
+        ] {
+            assert_eq!(scraped.server.columns[column], [Some(0.0), Some(counted)], "{column}");
+        }
+        let places = scraped.server.columns.keys().filter(|name| name.contains("_at_"));
+        assert_eq!(places.count(), 2, "what is no place is none");
+    }
+}
+
+#[test]
+fn tensorrt_llm_s_drafts_are_counted_under_either_name_and_a_length_of_0_is_none() {
+    let later = with(TRTLLM, "trtllm_spec_decode_num_draft_tokens_total", 4000);
+    let later = with(&later, "trtllm_spec_decode_num_accepted_tokens_total", 2400);
+    let idle = with(&later, "trtllm_spec_decode_acceptance_length", 0);
+    let plain = |page: &str| page.replace("_tokens_total{", "_tokens{");
+    for pages in [[TRTLLM.to_owned(), idle.clone()], [plain(TRTLLM), plain(&idle)]] {
+        let scraped = of_pages(&[&pages[0], &pages[1]]);
+        assert_eq!(last(&scraped, "spec_draft_tokens"), Some(1000.0));
+        assert_eq!(last(&scraped, "spec_accepted_tokens"), Some(600.0));
+        assert_eq!(scraped.server.columns["spec_length"], [Some(2.75), None]);
+        assert_eq!(scraped.warnings, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_count_that_is_named_late_was_0_before() {
+    let queries = |count: u32| format!("sglang:prompt_tokens_total {count}\n");
+    let hits = format!("{}sglang:cached_tokens_total 30\n", queries(300));
+    let scraped = of_pages(&[&queries(100), &queries(200), &hits]);
+    let hits = &scraped.server.columns["prefix_cache_hits"];
+    assert_eq!(*hits, [Some(0.0), Some(0.0), Some(30.0)]);
+}
+
+#[test]
 fn a_page_of_nothing_known_is_a_warning() {
     let scraped = of_pages(&["go_goroutines 5\nodd line\n"]);
     assert!(scraped.server.is_empty());
