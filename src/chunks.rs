@@ -3,7 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::record::Chunk;
+/// One event with generated output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The read that completed the event.
+    pub at: Duration,
+    /// How many tokens it holds, where the server says so.
+    pub tokens: Option<u32>,
+}
 
 /// Events with generated output, in the order in which they came.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use crate::chunks::Chunks;
+pub use crate::chunks::{Chunk, Chunks};
 
 /// One request as the client saw it. Every offset counts from the start of the case.
 #[derive(Clone, Debug)]
@@ -60,15 +60,6 @@ pub struct Stream {
     pub open_end: bool,
     /// The answer came in one piece instead of a stream: only its end is known.
     pub one_block: bool,
-}
-
-/// One event with generated output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chunk {
-    /// The read that completed the event.
-    pub at: Duration,
-    /// How many tokens it holds, where the server says so.
-    pub tokens: Option<u32>,
 }
 
 /// Why a server stopped an answer, in its own word.
