@@ -48,6 +48,17 @@ impl Pki {
     }
 }
 
+/// A server that shows this certificate to everybody.
+fn signed((certificate, key): (rcgen::Certificate, KeyPair)) -> ServerConfig {
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap()
+}
+
 /// Forwards to `server` what clients send through TLS; gives the port.
 fn forward(mut config: ServerConfig, server: std::net::SocketAddr) -> u16 {
     // The engine behind tells the two apart by their first bytes.
@@ -117,14 +128,7 @@ fn a_server_that_signs_itself_is_trusted_by_those_who_name_its_certificate() {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap();
-    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], private)
-        .unwrap();
+    let config = signed((certificate.clone(), key));
     let port = forward(config, sim.url.strip_prefix("http://").unwrap().parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
@@ -149,6 +153,33 @@ fn a_server_that_signs_itself_is_trusted_by_those_who_name_its_certificate() {
     let refused = run(&[], None);
     assert_ne!(refused.code, 0);
     refused.says("CaUsedAsEndEntity").says("or --ca");
+}
+
+#[test]
+fn a_server_whose_certificate_has_expired_or_is_of_another_name_is_there_and_fails() {
+    let sim = SimProcess::start(&[]);
+    let server = sim.url.strip_prefix("http://").unwrap().parse().unwrap();
+    let pki = Pki::new();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, pki.authority.pem()).unwrap();
+    let issue = |name: &str, until: i32| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        (params.signed_by(&key, &pki.authority).unwrap(), key)
+    };
+    for (certificate, told) in
+        [(issue("localhost", 2021), "xpired"), (issue("other", 4000), "other")]
+    {
+        let port = forward(signed(certificate), server);
+        let backend = format!(
+            "[[backend]]\nname = \"b\"\nkind = \"vllm\"\nbase_url = \"https://localhost:{port}\"\n\
+             models = [\"m\"]\ntls = {{ ca = {ca:?} }}\n"
+        );
+        let run = Project::new("", &backend, "[[bench]]\nloads = [\"2conc\"]").bench(&[]);
+        run.expect(2).says(told).says("FAILED");
+    }
 }
 
 #[test]
