@@ -7,6 +7,9 @@ fn slow() -> Project {
     Project::new("requests = 60", BACKENDS, "[[bench]]\nbackends = [\"sim\"]\nloads = [\"20qps\"]")
 }
 
+/// So that it is still at work when it is interrupted, on any machine.
+const LONG: [&str; 2] = ["--num-prompts", "600"];
+
 fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut names: Vec<String> = entries
@@ -92,6 +95,9 @@ fn the_end_of_the_terminal_is_an_interruption_unless_nohup_says_otherwise() {
         let project = slow();
         let args = ["--bench", "--no-progress", "--self-check", "never", "--save-records"];
         let mut command = project.command(&args);
+        if !nohup {
+            command.args(LONG);
+        }
         if nohup {
             let inner = std::mem::replace(&mut command, Command::new("nohup"));
             command.arg(inner.get_program()).args(inner.get_args());
@@ -122,8 +128,8 @@ fn the_end_of_the_terminal_is_an_interruption_unless_nohup_says_otherwise() {
 fn what_a_killed_run_wrote_down_is_kept_by_the_next_one() {
     let project = slow();
     let args = ["--bench", "--no-progress", "--self-check", "never", "--save-records"];
-    let mut child =
-        project.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut command = project.command(&args);
+    let mut child = command.args(LONG).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until(|| 3 < records(&project));
     child.kill().unwrap();
     child.wait().unwrap();
