@@ -86,8 +86,13 @@ struct Request {
 
 impl Workload {
     fn new(requests: usize, rng: &mut ChaCha12Rng) -> Self {
+        Self::at(UTILISATION, requests, rng)
+    }
+
+    /// At so much of what the server can take.
+    fn at(utilisation: f64, requests: usize, rng: &mut ChaCha12Rng) -> Self {
         let service = PREFILL_S.mean() + TOKENS.mean() * GAP_S;
-        let rate = UTILISATION * SLOTS as f64 / service;
+        let rate = utilisation * SLOTS as f64 / service;
         let mut at = 0.0;
         let mut request = || {
             let wait: f64 = Exp1.sample(rng);
@@ -693,6 +698,80 @@ fn queue_limit_rows() -> Vec<Row> {
     rows
 }
 
+/// A limit on the p99 that the server holds exactly, and one that it misses by 30 % or holds by 30 %, at several loads, as
+/// the harness judges the requests of a case.
+fn certainty_rows() -> Vec<Row> {
+    const REPEATS: usize = 1000;
+    const LONG: usize = 8000;
+    let p99 = Quantile::new(0.99).expect("a share");
+    let mut rows = Vec::new();
+    for utilisation in [0.5, 0.7, 0.85] {
+        let trial = |seed: &[u64]| {
+            let mut rng = rng(seed);
+            let workload = Workload::at(utilisation, REQUESTS, &mut rng);
+            ttfts(&workload.run(factor(TRIAL_NOISE, &mut rng), &mut rng))
+        };
+        let load = (100.0 * utilisation) as u64;
+        let all = (0..LONG as u64).into_par_iter().flat_map_iter(|long| trial(&[15, load, long]));
+        let truth = quantile(&sorted(all.collect()), 0.99);
+        for trials in [1, 5, 10] {
+            let runs: Vec<Vec<Vec<f64>>> = (0..REPEATS as u64)
+                .into_par_iter()
+                .map(|run| (0..trials).map(|index| trial(&[16, load, run, index])).collect())
+                .collect();
+            let judged = |limit: f64, wanted: Finding, old: bool| {
+                let count = runs.par_iter().filter(|trials| {
+                    let evidence = Evidence::of_values(trials, |ttft| limit < ttft);
+                    let evidence = match (old, evidence) {
+                        (false, evidence) => evidence,
+                        (true, _) => Some(Evidence::of_clusters(
+                            &trials
+                                .iter()
+                                .map(|ttfts| over_limit(ttfts, limit))
+                                .collect::<Vec<_>>(),
+                        )),
+                    };
+                    evidence
+                        .is_some_and(|it| percentile_limit::judge(it, p99, CONFIDENCE) == wanted)
+                });
+                share(count.count(), REPEATS)
+            };
+            let what = format!("p99 at {utilisation}, {trials} x {REQUESTS}, on the limit");
+            rows.push(Row::at_most(
+                format!("{what}: met"),
+                judged(truth, Finding::Met, false),
+                8.0,
+            ));
+            let missed = judged(truth, Finding::Missed, false);
+            rows.push(Row::at_most(format!("{what}: missed"), missed, 8.0));
+            rows.push(Row::known(
+                format!("{what}, trials alone as clusters: met, missed"),
+                format!(
+                    "{:.1} %, {:.1} %",
+                    judged(truth, Finding::Met, true),
+                    judged(truth, Finding::Missed, true)
+                ),
+            ));
+            rows.push(Row::known(
+                format!(
+                    "p99 at {utilisation}, {trials} x {REQUESTS}: 30 % below met, 30 % over missed"
+                ),
+                format!(
+                    "{:.1} %, {:.1} %",
+                    judged(truth * 1.3, Finding::Met, false),
+                    judged(truth / 1.3, Finding::Missed, false)
+                ),
+            ));
+        }
+    }
+    rows
+}
+
+fn over_limit(ttfts: &[f64], limit: f64) -> Counted {
+    let over = ttfts.iter().filter(|ttft| limit < **ttft).count() as u64;
+    Counted { over, requests: ttfts.len() as u64 }
+}
+
 fn history_rows() -> Vec<Row> {
     const HISTORIES: usize = 500;
     let found = |length: i32, from: i32, slide: f64| {
@@ -822,13 +901,14 @@ fn main() -> ExitCode {
     if let Some(draws) = std::env::args().find_map(|argument| argument.parse().ok()) {
         DRAWS.get_or_init(|| draws);
     }
-    let parts: [fn() -> Vec<Row>; 8] = [
+    let parts: [fn() -> Vec<Row>; 9] = [
         paired_rows,
         stored_rows,
         coverage_rows,
         block_rows,
         limit_rows,
         queue_limit_rows,
+        certainty_rows,
         sequential_rows,
         history_rows,
     ];

@@ -50,17 +50,19 @@ pub enum Certainty {
 pub struct Judged {
     /// How sure.
     pub certainty: Certainty,
+    /// As how many independent requests those that were counted are worth; `None` where nothing was counted.
+    pub effective: Option<f64>,
     /// Between which values the truth lies; `None` where it was judged by counting, or where too little was
     /// measured.
     pub interval: Option<Interval>,
 }
 
 impl Judged {
-    const SURE: Self = Self { certainty: Certainty::Sure, interval: None };
+    const SURE: Self = Self { certainty: Certainty::Sure, effective: None, interval: None };
 
     fn undecided(more_needed: Option<u64>) -> Self {
         let certainty = Certainty::Undecided { more_needed, at_least: None };
-        Self { certainty, interval: None }
+        Self { certainty, effective: None, interval: None }
     }
 }
 
@@ -84,20 +86,28 @@ impl<'a> Requests<'a> {
                 Quantity::Latency(latency, Statistic::Percentile(percent)),
                 Comparison::Below | Comparison::AtMost,
             ) if is_per_request(latency) => {
-                let over = |counted: &Counted| Self::is_over(slo, latency, counted);
-                self.count(percent / 100.0, over, slo.is_met_by(value), confidence, looks)
+                let of = |counted: &Counted| Self::value(latency, counted);
+                let is_over = |ms: f64| !slo.is_met_by(ms);
+                self.count(percent / 100.0, of, is_over, slo.is_met_by(value), confidence, looks)
             }
             (Quantity::Scalar(Scalar::GoodputRatio), Comparison::Above | Comparison::AtLeast) => {
                 let Some(goodput) = self.goodput else { return Judged::undecided(None) };
                 let bad = |(record, tokens): &Counted| {
                     let good = record.completed().map(|view| is_good(view, *tokens, goodput));
-                    Some(good != Some(true))
+                    Some(flag(good != Some(true)))
                 };
-                self.count(slo.limit, bad, slo.is_met_by(value), confidence, looks)
+                self.count(slo.limit, bad, is_flag, slo.is_met_by(value), confidence, looks)
             }
             (Quantity::Scalar(Scalar::ErrorRatio), Comparison::Below | Comparison::AtMost) => {
-                let failed = |(record, _): &Counted| Some(record.completed().is_none());
-                self.count(1.0 - slo.limit, failed, slo.is_met_by(value), confidence, looks)
+                let failed = |(record, _): &Counted| Some(flag(record.completed().is_none()));
+                self.count(
+                    1.0 - slo.limit,
+                    failed,
+                    is_flag,
+                    slo.is_met_by(value),
+                    confidence,
+                    looks,
+                )
             }
             // The highest rate of a search has an interval of its own.
             (Quantity::Scalar(Scalar::MaxGoodput), _) => Judged::SURE,
@@ -114,43 +124,34 @@ impl<'a> Requests<'a> {
         }
     }
 
-    /// Whether a request is over the limit of a latency; `None` where it has no such latency. A failed
-    /// one is over every limit.
-    fn is_over(slo: &Slo, latency: Latency, (record, tokens): &Counted) -> Option<bool> {
+    /// A latency of a request as a limit sees it, milliseconds; `None` where it has no such latency. A failed one is
+    /// over every limit.
+    fn value(latency: Latency, (record, tokens): &Counted) -> Option<f64> {
         match record.completed() {
-            Some(view) => {
-                let ms = as_ms(latency_of(latency, view, tokens.streamed())?);
-                Some(!slo.is_met_by(ms))
-            }
-            None => latency.is_of_the_server().then_some(true),
+            Some(view) => Some(as_ms(latency_of(latency, view, tokens.streamed())?)),
+            None => latency.is_of_the_server().then_some(f64::INFINITY),
         }
     }
 
-    /// Judges by counting the requests that are over: at most 1 − `share` of them may be.
+    /// Judges by counting the requests of which `is_over` says so by their values: at most 1 − `share` of them may be.
     fn count(
         &self,
         share: f64,
-        is_over: impl Fn(&Counted) -> Option<bool>,
+        value: impl Fn(&Counted) -> Option<f64>,
+        is_over: impl Fn(f64) -> bool,
         met: bool,
         confidence: Confidence,
         looks: Looks,
     ) -> Judged {
         let Some(quantile) = Quantile::new(share) else { return Judged::SURE };
-        let over: Vec<Vec<bool>> = self
+        let values: Vec<Vec<f64>> = self
             .trials
             .iter()
-            .map(|trial| self.requests[trial.clone()].iter().filter_map(&is_over).collect())
+            .map(|trial| self.requests[trial.clone()].iter().filter_map(&value).collect())
             .collect();
-        let clusters: Vec<percentile_limit::Counted> = match over.as_slice() {
-            [one] => {
-                let values: Vec<f64> = one.iter().map(|&over| f64::from(u8::from(over))).collect();
-                let whole = 0..values.len();
-                let blocks = interval::blocks(&values).unwrap_or_else(|| vec![whole]);
-                blocks.into_iter().map(|block| counted(&one[block])).collect()
-            }
-            trials => trials.iter().map(|trial| counted(trial)).collect(),
+        let Some(evidence) = Evidence::of_values(&values, is_over) else {
+            return Judged::undecided(None);
         };
-        let evidence = Evidence::of_clusters(&clusters);
         let requests = evidence.counted().requests;
         let finding = match looks {
             Looks::One => percentile_limit::judge(evidence, quantile, confidence),
@@ -168,7 +169,7 @@ impl<'a> Requests<'a> {
                 Certainty::Undecided { more_needed, at_least: (requests < floor).then_some(floor) }
             }
         };
-        Judged { certainty, interval: None }
+        Judged { certainty, effective: Some(evidence.effective()), interval: None }
     }
 
     /// Judges by the interval over trials, or over blocks of the one there is.
@@ -194,7 +195,8 @@ impl<'a> Requests<'a> {
         };
         let both_alike = slo.is_met_by(interval.low) == slo.is_met_by(interval.high);
         if both_alike && slo.is_met_by(interval.low) == slo.is_met_by(value) {
-            return Judged { certainty: Certainty::Sure, interval: Some(interval) };
+            let interval = Some(interval);
+            return Judged { certainty: Certainty::Sure, effective: None, interval };
         }
         // An interval shrinks with the root of what is measured.
         let half = (interval.high - interval.low) / 2.0;
@@ -203,7 +205,7 @@ impl<'a> Requests<'a> {
         let more = (times * self.requests.len() as f64).ceil();
         let more_needed = (more.is_finite() && more < 1e9).then_some(more.max(1.0) as u64);
         let certainty = Certainty::Undecided { more_needed, at_least: None };
-        Judged { certainty, interval: Some(interval) }
+        Judged { certainty, effective: None, interval: Some(interval) }
     }
 
     /// Stretches of a trial that are independent of each other, by the latency itself where each request
@@ -284,9 +286,13 @@ impl<'a> Requests<'a> {
     }
 }
 
-fn counted(over: &[bool]) -> percentile_limit::Counted {
-    let requests = over.len() as u64;
-    percentile_limit::Counted { over: over.iter().filter(|&&over| over).count() as u64, requests }
+/// What is so or not, as a number.
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
+}
+
+fn is_flag(value: f64) -> bool {
+    0.0 < value
 }
 
 /// Whether a latency has one sample per request.
@@ -315,6 +321,9 @@ pub(crate) fn latency_of(
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt as _, SeedableRng as _};
+    use rand_chacha::ChaCha12Rng;
+
     use super::*;
     use crate::record::Failure;
     use crate::record::tests::{completed, failed};
@@ -354,15 +363,30 @@ mod tests {
     #[test]
     fn a_share_over_the_limit_that_is_far_from_the_one_allowed_is_sure() {
         assert_eq!(judge("ttft.p90 < 60ms", &requests(1000, 2), 1).certainty, Certainty::Sure);
-        assert_eq!(judge("ttft.p90 < 60ms", &requests(1000, 30), 1).certainty, Certainty::Sure);
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        let spread = |_| requests(1, usize::from(rng.random_bool(0.3))).swap_remove(0);
+        let spread: Vec<Counted> = (0..1000).map(spread).collect();
+        assert_eq!(judge("ttft.p90 < 60ms", &spread, 1).certainty, Certainty::Sure);
         let near = judge("ttft.p90 < 60ms", &requests(200, 9), 1).certainty;
         assert!(matches!(near, Certainty::Undecided { .. }), "{near:?}");
     }
 
     #[test]
+    fn what_comes_in_long_spells_is_undecided_whatever_its_share() {
+        // Thirty in each hundred, one after the other.
+        let spells = judge("ttft.p90 < 60ms", &requests(1000, 30), 1).certainty;
+        assert_eq!(spells, undecided(None, None));
+        // One spell, after which nothing was slow.
+        let one: Vec<Counted> = [requests(200, 0), requests(30, 30), requests(270, 0)].concat();
+        assert_ne!(judge("ttft.p90 < 60ms", &one, 1).certainty, Certainty::Sure);
+    }
+
+    #[test]
     fn a_failed_request_is_over_every_limit() {
         let mut requests = requests(400, 0);
-        requests[..40].fill(counted(failed(Failure::Timeout), 0));
+        for request in requests.iter_mut().step_by(10) {
+            *request = counted(failed(Failure::Timeout), 0);
+        }
         assert_eq!(judge("ttft.p99 < 10s", &requests, 1).certainty, Certainty::Sure);
     }
 

@@ -319,6 +319,10 @@ pub fn slo_line(slo: &SloReport) -> String {
     if let Some(margin) = slo.margin_ratio {
         let _ = write!(line, ", margin {:+.1} %", margin * 100.0);
     }
+    if let Some(effective) = slo.effective_requests {
+        let plural = if effective.round() == 1.0 { "" } else { "s" };
+        let _ = write!(line, ", worth {effective:.0} independent request{plural}");
+    }
     line.push(')');
     if slo.undecided {
         line.push_str("; undecided");
@@ -407,8 +411,8 @@ Max output tokens:                       3
 Max total tokens:                        13
 ==================================================
 client   adds 0.05 ms (p50), 0.21 ms (p99) to a TTFT and 0.01 ms (p99) to a chunk gap on this machine, at 100 streams of an event every 10 ms
-slo      met: ttft.p50 < 60ms (50ms, margin +16.7 %)
-slo      missed: tpot.p99 < 1ms (10ms, margin -900.0 %)
+slo      met: ttft.p50 < 60ms (50ms, margin +16.7 %, worth 100 independent requests)
+slo      missed: tpot.p99 < 1ms (10ms, margin -900.0 %, worth 100 independent requests)
 slo      met: error_ratio == 0 (0)
 warning  a word in two lines
 verdict  slo missed: sim/sim/sharegpt@inf
@@ -422,7 +426,7 @@ verdict  slo missed: sim/sim/sharegpt@inf
         for line in [
             "Mean TTFT (ms):                          n/a",
             "failed   timeout: 1, such as: it said timeout",
-            "slo      missed: ttft.p50 < 60ms (infinite); undecided: needs 5 requests",
+            "slo      missed: ttft.p50 < 60ms (infinite, worth 1 independent request); undecided: needs 5 requests",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }

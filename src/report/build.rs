@@ -389,6 +389,7 @@ impl SloReport {
                 Certainty::Undecided { at_least, .. } => at_least,
                 Certainty::Sure => None,
             }),
+            effective_requests: judged.and_then(|judged| judged.effective),
             interval: judged
                 .and_then(|judged| judged.interval)
                 .map(|interval| [interval.low, interval.high]),

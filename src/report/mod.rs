@@ -400,6 +400,10 @@ pub struct SloReport {
     /// The least requests with which it could be settled, where there were fewer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub least_requests: Option<u64>,
+    /// As how many independent requests those that were counted are worth: requests of one run share a queue.
+    /// `null` where requests were not counted.
+    #[serde(default)]
+    pub effective_requests: Option<f64>,
     /// Between which values the truth lies; ms for a latency. `null` where requests were counted.
     pub interval: Option<[f64; 2]>,
     /// Why it is unknown.

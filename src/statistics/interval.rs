@@ -19,6 +19,7 @@
 
 use std::ops::Range;
 
+use super::dependence::memory;
 use super::{Confidence, Interval, binomial, mean_and_error, student};
 
 /// The least units that say anything about their scatter.
@@ -165,6 +166,8 @@ const MIN_BLOCKS: usize = 5;
 const BLOCK_PER_MEMORY: usize = 4;
 /// A block of fewer values has no percentile.
 const MIN_BLOCK_LENGTH: usize = 10;
+/// Fewer values are never cut into blocks.
+pub const LEAST_IN_BLOCKS: usize = MIN_BLOCKS * MIN_BLOCK_LENGTH;
 
 /// Cuts the values of one trial, in the order of their time, into blocks that are long enough to be taken
 /// for independent. `None` where that leaves fewer than five.
@@ -179,7 +182,8 @@ const MIN_BLOCK_LENGTH: usize = 10;
 /// where a trial has a bad spell or has none, it covers the mean in 75 to 90 % of all runs, and
 /// single requests do in 26 %.
 pub fn blocks(values: &[f64]) -> Option<Vec<Range<usize>>> {
-    let length = (BLOCK_PER_MEMORY * memory(values))
+    let most = values.len() / (MIN_BLOCKS * BLOCK_PER_MEMORY);
+    let length = (BLOCK_PER_MEMORY * memory(values, most)?)
         .max(MIN_BLOCK_LENGTH)
         .max(values.len().div_ceil(MAX_BLOCKS));
     let count = values.len() / length;
@@ -187,27 +191,6 @@ pub fn blocks(values: &[f64]) -> Option<Vec<Range<usize>>> {
         let end = |block: usize| block * values.len() / count;
         (0..count).map(|block| end(block)..end(block + 1)).collect()
     })
-}
-
-/// The lag after which the values no longer resemble each other.
-fn memory(values: &[f64]) -> usize {
-    const QUIET_LAGS: usize = 5;
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let covariance = |lag: usize| {
-        let later = values.iter().skip(lag);
-        values.iter().zip(later).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>()
-    };
-    let (variance, noise) = (covariance(0), 2.0 * (n.log10() / n).sqrt());
-    let mut quiet = 0;
-    for lag in 1..values.len() {
-        // Without variance there is nothing to resemble.
-        quiet = if noise * variance < covariance(lag).abs() { 0 } else { quiet + 1 };
-        if quiet == QUIET_LAGS {
-            return lag - QUIET_LAGS;
-        }
-    }
-    values.len()
 }
 
 #[cfg(test)]

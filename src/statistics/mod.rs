@@ -20,6 +20,7 @@ mod student;
 
 pub mod baseline;
 pub mod change_point;
+pub mod dependence;
 pub mod interval;
 pub mod paired;
 pub mod percentile_limit;

@@ -190,6 +190,7 @@ mod tests {
             undecided: false,
             more_requests_needed: None,
             least_requests: None,
+            effective_requests: None,
             interval: None,
             reason: None,
         };
