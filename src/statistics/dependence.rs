@@ -1,5 +1,5 @@
-//! How long the values of one run, in the order of their time, resemble each other. Linear in their number, and
-//! in those of up to [`MOST_GROUPS`] exact.
+//! How long the values of one run, in the order of their time, resemble each other. Takes time in
+//! proportion to their number; of more than ten thousand the means of stretches are taken.
 
 /// Longer series are taken as the means of so many stretches: what decides a verdict lies far beyond one of them.
 const MOST_GROUPS: usize = 10_000;
