@@ -381,7 +381,9 @@ impl Tokens {
             ));
         }
         let (sent, asked) = (self.input_by_client?, self.input_asked?);
-        let gap = gap(sent, asked)?;
+        // Prompts that are too short to spare as much are longer by the salt.
+        let longer = sent.saturating_sub(asked).min(self.salt);
+        let gap = gap(sent - longer, asked)?;
         Some(format!("{sent} prompt tokens were sent and {asked} were asked for ({})", apart(gap)))
     }
 
@@ -894,6 +896,7 @@ pub(crate) mod tests {
         assert!(warnings(90, 100, 0, 0).contains("100 prompt tokens were sent and 90 were asked"));
         assert!(warnings(100, 100, 8, 0).contains("8.0 % of the prompt tokens from a prefix"));
         assert_eq!(warnings(100, 100, 8, 8), "");
+        assert_eq!(warnings(92, 100, 0, 8), "", "it is longer by the salt");
     }
 
     #[test]
