@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use crate::record::RequestRecord;
 
-/// From this share of gaps on that are none, events come in bunches. Tokens that are held back until a character or a word
-/// is whole make fewer.
+/// Events come in bunches if more than this share of the gaps are next to nothing. Servers that hold back tokens until a
+/// character or a word is whole make fewer of those.
 const MOST_AT_ONCE: f64 = 0.25;
 /// A gap is as good as none if it is shorter than this, and than this part of the pace, which is the 95th percentile of
 /// the gaps: a few long stalls do not set it.
 const SHORT: Duration = Duration::from_micros(500);
 const PART_OF_PACE: u32 = 20;
-/// Bunches of more events than the 95th percentile can see are known by their pauses, which come again and again in an
-/// answer: a gap of so many times the median, and of no less than this.
+/// Bunches so large that the 95th percentile is a gap within them show by the pauses between them, which recur in each
+/// answer. A pause is a gap of at least so many times the median, and of at least this time.
 const PAUSE: u32 = 20;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const PAUSES_PER_ANSWER: usize = 2;

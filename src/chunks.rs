@@ -30,7 +30,7 @@ impl Chunks {
         self.len as usize
     }
 
-    /// Whether there are none.
+    /// Whether there is no event.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -39,7 +39,7 @@ const TOO_LONG: usize = 16;
 const MANY_EVENTS: usize = 4_096;
 /// The most text of an event on average, bytes.
 const EVENT_BYTES: usize = 256;
-/// After so many bytes of one response others are let run.
+/// The loop turns to other requests each time it has read so many bytes of one response.
 const YIELD_BYTES: usize = READ_BYTES;
 /// How often a request is sent that servers close connections under by HTTP/2, without having looked at it.
 const TRIES: u32 = 8;
@@ -356,10 +356,11 @@ impl Client {
                 Err(error) => error,
             };
             tries += 1;
-            if Unanswered::of(&error) != Unanswered::Reset {
+            let unanswered = Unanswered::of(&error);
+            if unanswered != Unanswered::Reset {
                 way.retire();
             }
-            let again = match Unanswered::of(&error) {
+            let again = match unanswered {
                 Unanswered::Untouched => tries < TRIES,
                 Unanswered::Broken => shared && tries == 1,
                 Unanswered::Reset => false,
@@ -581,7 +582,8 @@ struct Bounds<'a> {
 }
 
 impl Bounds<'_> {
-    /// Why no more is read after a read of so many bytes that arrived at `at`. Lets others run now and then.
+    /// Why reading stops after a read of `length` bytes that arrived at `at`; `None` where it goes on. Now and then it
+    /// lets other requests run first.
     async fn exceeded(
         &self,
         at: Duration,

@@ -14,7 +14,7 @@ pub enum DurationError {
     /// No run takes so long.
     #[error("`{0}` is longer than a year")]
     TooLong(String),
-    /// It is none at all.
+    /// It is zero, where it must not be.
     #[error("`{0}` leaves no time at all: it must be above zero, or be left out for the default")]
     Zero(String),
 }

@@ -12,7 +12,7 @@ use crate::slo::{Comparison, Goodput, Slo};
 use crate::statistics::interval::{self, Scale};
 use crate::statistics::percentile_limit::{self, Evidence, Quantile};
 use crate::statistics::sequential;
-use crate::statistics::{Confidence, Interval};
+use crate::statistics::{Confidence, Interval, indicator};
 use crate::summary::{Counted, Summary, is_good};
 
 /// The requests of a case and how they are cut into parts that are independent of each other.
@@ -94,20 +94,13 @@ impl<'a> Requests<'a> {
                 let Some(goodput) = self.goodput else { return Judged::undecided(None) };
                 let bad = |(record, tokens): &Counted| {
                     let good = record.completed().map(|view| is_good(view, *tokens, goodput));
-                    Some(flag(good != Some(true)))
+                    Some(indicator(good != Some(true)))
                 };
-                self.count(slo.limit, bad, is_flag, slo.is_met_by(value), confidence, looks)
+                self.count(slo.limit, bad, is_so, slo.is_met_by(value), confidence, looks)
             }
             (Quantity::Scalar(Scalar::ErrorRatio), Comparison::Below | Comparison::AtMost) => {
-                let failed = |(record, _): &Counted| Some(flag(record.completed().is_none()));
-                self.count(
-                    1.0 - slo.limit,
-                    failed,
-                    is_flag,
-                    slo.is_met_by(value),
-                    confidence,
-                    looks,
-                )
+                let failed = |(record, _): &Counted| Some(indicator(record.completed().is_none()));
+                self.count(1.0 - slo.limit, failed, is_so, slo.is_met_by(value), confidence, looks)
             }
             // The highest rate of a search has an interval of its own.
             (Quantity::Scalar(Scalar::MaxGoodput), _) => Judged::SURE,
@@ -286,12 +279,8 @@ impl<'a> Requests<'a> {
     }
 }
 
-/// What is so or not, as a number.
-fn flag(is: bool) -> f64 {
-    f64::from(u8::from(is))
-}
-
-fn is_flag(value: f64) -> bool {
+/// An [`indicator`], read back.
+fn is_so(value: f64) -> bool {
     0.0 < value
 }
 

@@ -1,6 +1,8 @@
 //! How long the values of one run, in the order of their time, resemble each other. Takes time in
 //! proportion to their number; of more than ten thousand the means of stretches are taken.
 
+use super::indicator;
+
 /// Longer series are taken as the means of so many stretches: what decides a verdict lies far beyond one of them.
 const MOST_GROUPS: usize = 10_000;
 
@@ -81,8 +83,7 @@ pub fn design_effect(values: &[f64]) -> f64 {
     let Some(limit) = sorted.get(place.min(sorted.len().saturating_sub(1))) else { return 1.0 };
     let any_above = sorted.last().is_some_and(|most| limit < most);
     let is_above = |value: &f64| limit < value || (!any_above && limit == value);
-    let is_above: Vec<f64> =
-        values.iter().map(|value| f64::from(u8::from(is_above(value)))).collect();
+    let is_above: Vec<f64> = values.iter().map(|value| indicator(is_above(value))).collect();
     autocorrelation_time(&is_above)
 }
 

@@ -190,6 +190,11 @@ fn mean_and_error(values: &[f64]) -> Option<(f64, f64)> {
     Some((mean, (squares / (n - 1.0) / n).sqrt()))
 }
 
+/// What is so or not, as a number: 1 or 0.
+pub fn indicator(is: bool) -> f64 {
+    f64::from(u8::from(is))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

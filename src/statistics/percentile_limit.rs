@@ -16,7 +16,7 @@
 //! and in 3, 6 and 0 % so; five trials in 8, 21 and 63 % by how the trials differ alone, and in 8, 8 and 0 % so; ten
 //! in 9, 10 and 5 %. It was missed wrongly in at most 1.4 % (`cargo bench --bench verdicts`).
 
-use super::{Confidence, binomial, dependence, interval, student};
+use super::{Confidence, binomial, dependence, indicator, interval, student};
 
 /// More requests than this nobody sends to settle a limit.
 const MANY: u64 = 1_000_000_000;
@@ -97,8 +97,7 @@ impl Evidence {
         };
         let clusters: Vec<Counted> = match trials {
             [one] if interval::LEAST_IN_BLOCKS <= one.len() => {
-                let over: Vec<f64> =
-                    one.iter().map(|value| f64::from(u8::from(is_over(*value)))).collect();
+                let over: Vec<f64> = one.iter().map(|value| indicator(is_over(*value))).collect();
                 interval::blocks(&over)?.into_iter().map(|block| counted(&one[block])).collect()
             }
             trials => trials.iter().map(|trial| counted(trial)).collect(),

@@ -430,14 +430,19 @@ impl Workload {
     }
 
     /// The same requests as they are sent: each begins with the salt of `sampling`, if it has one, which takes the
-    /// place of as many tokens, and where prompts are sent as text, a conversation is put as the model's chat template has it.
+    /// place of as many tokens, and where prompts are sent as text, a conversation is put as the model's chat
+    /// template has it.
     pub fn as_sent(&self, sampling: &Sampling<'_>) -> anyhow::Result<Self> {
         let mut sent = self.clone();
-        let beginning = sampling.salt.map(|salt| format!("[{salt}] "));
+        let beginning = sampling.salt.map(|salt| {
+            let beginning = format!("[{salt}] ");
+            let length = sampling.length(&beginning) as u32;
+            (beginning, length)
+        });
         sent.requests.par_iter_mut().try_for_each(|request| {
-            if let Some(beginning) = &beginning {
+            if let Some((beginning, length)) = &beginning {
                 request.prompt.begin_with(beginning, |text| sampling.length(text));
-                request.salt_tokens = sampling.length(beginning) as u32;
+                request.salt_tokens = *length;
             }
             if let (Prompt::Messages(messages), false) = (&request.prompt, sampling.chat) {
                 let tools = request.fields.get("tools");

@@ -4,11 +4,6 @@ use std::io::{BufRead as _, BufReader};
 
 use super::*;
 
-/// A port that nobody listens on.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// Where each connection is treated so.
 fn listen(treat: fn(TcpStream)) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

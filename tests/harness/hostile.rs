@@ -131,13 +131,13 @@ const RIGHT: &[(&str, &str)] = &[
 ];
 
 fn try_kind(script: &Path, kind: &str) -> Seen {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut server = Command::new("python3");
     server.arg(script).arg(port.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut server = server.spawn().unwrap();
     let listens = (0..200).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
-        TcpStream::connect(("127.0.0.1", port)).is_ok()
+        !nobody_listens(port)
     });
     assert!(listens, "{} listens", script.display());
     let backend = format!(

@@ -3,11 +3,6 @@
 
 use super::*;
 
-/// A port that nobody listens on.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// A backend that starts the simulated engine with `args`, by a shell that leaves a line in `starts`.
 fn backend(name: &str, port: u16, args: &str, starts: &Path) -> String {
     let sim = env!("CARGO_BIN_EXE_servebench-sim");
@@ -17,10 +12,6 @@ fn backend(name: &str, port: u16, args: &str, starts: &Path) -> String {
          models = [\"m\"]\n\
          launch = {{ command = [\"sh\", \"-c\", {script:?}], env = {{ KEY = \"hidden-word\" }} }}\n"
     )
-}
-
-fn nobody_listens(port: u16) -> bool {
-    TcpStream::connect(("127.0.0.1", port)).is_err()
 }
 
 #[test]

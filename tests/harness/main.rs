@@ -150,6 +150,14 @@ fn finish(mut command: Command) -> Run {
     run
 }
 
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn nobody_listens(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_err()
+}
+
 fn run_once(command: &mut Command) -> Run {
     let output = command.output().unwrap();
     Run {

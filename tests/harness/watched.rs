@@ -39,6 +39,11 @@ driver cuda 13010
 1 memory_mib 0/80000 38000/42000
 1 throttle_bits 32";
 
+/// The first of [`BACKENDS`] alone, with a line more.
+fn sim_with(line: &str) -> String {
+    format!("[[backend]]{}\n{line}\n", BACKENDS.split("[[backend]]").nth(1).unwrap())
+}
+
 /// A run that finds in `folder`, before any other, what the system calls the driver's library.
 fn with_system(project: &Project, folder: &Path, args: &[&str]) -> Command {
     let mut command = project.command(args);
@@ -58,8 +63,7 @@ fn bench_with_system(project: &Project, folder: &Path, args: &[&str]) -> Command
 fn gpus_are_in_the_table_the_result_and_the_objectives() {
     let folder = tempfile::tempdir().unwrap();
     driver(&folder.path().join(DRIVER), TWO);
-    let backend = BACKENDS.split("[[backend]]").nth(1).unwrap();
-    let backend = format!("[[backend]]{backend}metrics = {{ interval = \"20ms\" }}\n");
+    let backend = sim_with("metrics = { interval = \"20ms\" }");
     let project = Project::new("requests = 150", &backend, ONE_CASE);
     let slos = "gpu_utilization > 75; gpu_memory_peak_mib < 38000; kv_cache_usage.max < 0.95; \
                 energy_per_output_token < 0.5";
@@ -153,11 +157,8 @@ fn what_the_server_says_of_itself_is_beside_what_was_measured() {
 
 #[test]
 fn a_server_that_shows_no_metrics_is_named_only_where_they_were_asked_for() {
-    let page = |metrics: &str| {
-        let backend =
-            format!("{}\nmetrics = {metrics}", BACKENDS.split("[[backend]]").nth(1).unwrap());
-        Project::new("", &format!("[[backend]]{backend}"), ONE_CASE)
-    };
+    let page =
+        |metrics: &str| Project::new("", &sim_with(&format!("metrics = {metrics}")), ONE_CASE);
     let project = page("{ url = \"/no-such-page\" }");
     project
         .bench(&["--self-check", "never"])
